@@ -1,0 +1,111 @@
+"""Sizes of the network. Whatever a weight's shape tells is inferred from the weights (`from_state_dict`);
+the rest, which no shape can tell, is stated here with the released checkpoint's values as defaults.
+
+Source: wanghao9610/X2SAM@5b0b106 `x2sam/x2sam/configs/x2sam/s3_train/` and `model/segmentors/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class MaskEncoderConfig:
+    """SAM2.1 Hiera and its feature pyramid. Defaults: Hiera-L."""
+
+    embed_dims: tuple[int, ...] = (144, 288, 576, 1152)
+    blocks: tuple[int, ...] = (2, 6, 36, 4)
+    heads: tuple[int, ...] = (2, 4, 8, 16)
+    windows: tuple[int, ...] = (8, 4, 16, 8)
+    global_blocks: tuple[int, ...] = (23, 33, 43)
+    # Side of the window-independent background embedding.
+    pos_embed_size: tuple[int, int] = (7, 7)
+    query_stages: int = 3
+    fpn_dim: int = 256
+    fpn_top_down_levels: tuple[int, ...] = (2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelDecoderConfig:
+    """Deformable encoder over the three pyramid levels."""
+
+    layers: int = 6
+    heads: int = 8
+    points: int = 4
+    feedforward: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """Memory attention, memory encoder and the FIFO bank."""
+
+    capacity: int = 5  # past frames kept ("num_maskmem"); at least 1
+    layers: int = 4
+    feedforward: int = 2048
+    # Downsampling of the pixel-decoder features, coarse to fine, down to the memory's resolution.
+    feature_strides: tuple[int, ...] = (1, 2, 4)
+    mask_stride: int = 4
+    fuser_layers: int = 2
+    fuser_feedforward: int = 1024
+    # Guidance map g in [0, 1] enters the mask downsampler as scale * g + bias.
+    guidance_scale: float = 20.0
+    guidance_bias: float = -10.0
+
+
+@dataclass(frozen=True, slots=True)
+class MaskDecoderConfig:
+    """Transformer decoder with 200 queries."""
+
+    queries: int = 200
+    layers: int = 9
+    heads: int = 8
+    feedforward: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class RegionConfig:
+    """Region sampler: points drawn per region and how many are averaged into one token."""
+
+    points: int = 256
+    pool: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The whole network. `language`: the dictionary of a Hugging Face `Qwen3VLConfig`, {} for its defaults.
+
+    `image_size`: side of the square the mask encoder sees. `dim`: width of everything after the encoder.
+    """
+
+    name: str = "x2sam-4b"
+    image_size: int = 1024
+    dim: int = 256
+    encoder: MaskEncoderConfig = field(default_factory=MaskEncoderConfig)
+    pixel_decoder: PixelDecoderConfig = field(default_factory=PixelDecoderConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
+    region: RegionConfig = field(default_factory=RegionConfig)
+    language: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready dictionary; `from_dict` gives the equal config back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`. Raises TypeError on an unknown key."""
+        parts = {
+            "encoder": MaskEncoderConfig,
+            "pixel_decoder": PixelDecoderConfig,
+            "memory": MemoryConfig,
+            "decoder": MaskDecoderConfig,
+            "region": RegionConfig,
+        }
+        plain = {
+            key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+            if key in parts
+            else value
+            for key, value in values.items()
+        }
+        return cls(**plain)

@@ -1,0 +1,94 @@
+"""Memory attention: the current frame's features look at themselves and at the remembered frames.
+
+After SAM 2 (arXiv 2408.00714); the differences are the reference's own: run on three scales with one set of
+weights, keys of the memory without RoPE but with additive sine and frame-gap encodings
+(wanghao9610/X2SAM@5b0b106 `segmentors/sam2/modeling_sam2.py` `Sam2MemoryAttention`).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from x2roto.engine.model.config import MemoryConfig
+from x2roto.engine.model.encodings import rope_on, rotate, sine_tokens
+
+Rope = tuple[Tensor, Tensor]
+
+
+class MemoryAttention(nn.Module):
+    """Four pre-norm layers with one head, shared by all scales."""
+
+    def __init__(self, config: MemoryConfig, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.layers = nn.ModuleList(MemoryLayer(config, dim) for _ in range(config.layers))
+        self.layer_norm = nn.LayerNorm(dim)
+
+    def prepare(self, level_bchw: Tensor) -> Tensor:
+        """The part that sees only its own frame: first self-attention, (B, tokens, C). Batches over frames."""
+        height, width = level_bchw.shape[-2:]
+        tokens = level_bchw.flatten(2).mT
+        tokens = tokens + 0.1 * sine_tokens(self.dim, height, width, tokens.device, tokens.dtype)
+        return self.layers[0].look_at_self(tokens, self._rope(level_bchw))
+
+    def forward(self, prepared_blc: Tensor, level_bchw: Tensor, memory_bmc: Tensor, positions_mc: Tensor) -> Tensor:
+        """Features of one scale conditioned on memory, shaped like `level_bchw`.
+
+        `prepared_blc`: what `prepare` gave for the level. `memory_bmc`: tokens of all remembered frames, oldest
+        first; `positions_mc`: their sine plus frame-gap encoding.
+        """
+        rope = self._rope(level_bchw)
+        keys = memory_bmc + positions_mc
+        tokens = prepared_blc
+        for index, layer in enumerate(self.layers):
+            if index:
+                tokens = layer.look_at_self(tokens, rope)
+            tokens = layer.look_at_memory(tokens, keys, memory_bmc, rope)
+            tokens = layer.think(tokens)
+        return self.layer_norm(tokens).mT.unflatten(2, level_bchw.shape[-2:])
+
+    def _rope(self, level_bchw: Tensor) -> Rope:
+        return rope_on(self.dim, *level_bchw.shape[-2:], level_bchw.device)
+
+
+class MemoryLayer(nn.Module):
+    """Self-attention, attention to memory, feed-forward; each pre-norm with a residual."""
+
+    def __init__(self, config: MemoryConfig, dim: int) -> None:
+        super().__init__()
+        self.self_attn = SingleHeadAttention(dim)
+        self.cross_attn = SingleHeadAttention(dim)
+        self.linear1 = nn.Linear(dim, config.feedforward)
+        self.linear2 = nn.Linear(config.feedforward, dim)
+        self.layer_norm1 = nn.LayerNorm(dim)
+        self.layer_norm2 = nn.LayerNorm(dim)
+        self.layer_norm3 = nn.LayerNorm(dim)
+
+    def look_at_self(self, tokens_blc: Tensor, rope: Rope) -> Tensor:
+        normed = self.layer_norm1(tokens_blc)
+        return tokens_blc + self.self_attn(normed, normed, normed, rope, rotate_keys=True)
+
+    def look_at_memory(self, tokens_blc: Tensor, keys_bmc: Tensor, values_bmc: Tensor, rope: Rope) -> Tensor:
+        normed = self.layer_norm2(tokens_blc)
+        return tokens_blc + self.cross_attn(normed, keys_bmc, values_bmc, rope, rotate_keys=False)
+
+    def think(self, tokens_blc: Tensor) -> Tensor:
+        return tokens_blc + self.linear2(F.relu(self.linear1(self.layer_norm3(tokens_blc))))
+
+
+class SingleHeadAttention(nn.Module):
+    """One head as wide as the model; queries always rotated, keys only on request."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.o_proj = nn.Linear(dim, dim)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, rope: Rope, *, rotate_keys: bool) -> Tensor:
+        q, k, v = rotate(self.q_proj(queries), *rope), self.k_proj(keys), self.v_proj(values)
+        if rotate_keys:
+            k = rotate(k, *rope)
+        return self.o_proj(F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0])

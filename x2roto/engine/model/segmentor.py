@@ -1,0 +1,129 @@
+"""The segmentation half of the network: frames and language conditions to queries, masks and memory.
+
+Split by what may run ahead: `encode` and `features` see each frame alone and batch over a chunk; `decode` and
+`remember` are the recurrent rest, one frame at a time (wanghao9610/X2SAM@5b0b106
+`segmentors/x_segmentor.py` `XSegmentor.forward`, SAM2 encoder with Mask2Former decoder).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from x2roto.engine.assembly import Conditions
+from x2roto.engine.memory import Memory
+from x2roto.engine.model.config import ModelConfig
+from x2roto.engine.model.encodings import sine_tokens, temporal_on
+from x2roto.engine.model.mask_decoder import ClassPredictor, Decoded, MaskDecoder
+from x2roto.engine.model.mask_encoder import MaskEncoder
+from x2roto.engine.model.memory_attention import MemoryAttention
+from x2roto.engine.model.memory_encoder import MemoryEncoder
+from x2roto.engine.model.pixel_decoder import PixelDecoder
+
+Maps = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFeatures:
+    """All that is known of B frames before memory is read. Every field is a tuple of tensors of batch B.
+
+    `levels`, `masks`: pixel decoder outputs, coarse to fine, and the per-pixel embedding. `downsampled`: levels
+    at the memory's resolution. `prepared`: memory attention's first self-attention, empty for a first frame.
+    """
+
+    levels: Maps
+    masks: Maps
+    downsampled: Maps
+    prepared: Maps
+
+    def frames(self) -> Iterator[Self]:
+        """The same features one frame at a time, as views."""
+        for index in range(self.masks[0].shape[0]):
+            yield self._each(lambda x, i=index: x[i : i + 1])  # type: ignore[misc]
+
+    def expand(self, batch: int) -> Self:
+        """One frame's features for `batch` independent sets of conditions, as views."""
+        if self.masks[0].shape[0] == batch:
+            return self
+        return self._each(lambda x: x.expand(batch, *x.shape[1:]))
+
+    def to(self, device: torch.device) -> Self:
+        return self._each(lambda x: x.to(device))
+
+    def _each(self, change: object) -> Self:
+        return type(self)(*(tuple(map(change, getattr(self, f.name))) for f in fields(self)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Logits of one frame for B sets of conditions: masks (B, Q, h, w) at stride 4, classes (B, Q, conditions)."""
+
+    mask_logits_bqhw: Tensor
+    class_logits_bqc: Tensor
+
+
+class Segmentor(nn.Module):
+    """Mask encoder, pixel decoder, memory, mask decoder and classifier."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dim = config.dim
+        self.encoder = MaskEncoder(config.encoder, config.image_size)
+        self.pixel_decoder = PixelDecoder(config.pixel_decoder, config.dim)
+        self.memory_attention = MemoryAttention(config.memory, config.dim)
+        self.memory_encoder = MemoryEncoder(config.memory, config.dim)
+        self.decoder = MaskDecoder(config.decoder, config.dim)
+        self.class_predictor = ClassPredictor()
+        self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, config.dim))
+
+    def features(self, pyramid_bchw: Maps, *, first: bool) -> FrameFeatures:
+        """Features of B frames from their pyramid maps (fine to coarse).
+
+        Frames that start a shot (`first`) get the no-memory embedding, before the pixel decoder, and nothing
+        prepared for memory attention.
+        """
+        if first:
+            pyramid_bchw = tuple(level + self.no_memory_embedding.view(1, -1, 1, 1) for level in pyramid_bchw)
+        pixel = self.pixel_decoder(pyramid_bchw)
+        return FrameFeatures(
+            levels=pixel.levels_bchw,
+            masks=(pixel.masks_bchw,),
+            downsampled=self.memory_encoder.downsample(pixel.levels_bchw),
+            prepared=() if first else tuple(map(self.memory_attention.prepare, pixel.levels_bchw)),
+        )
+
+    def decode(self, features: FrameFeatures, memory: Memory, conditions: Conditions) -> Decoded:
+        """Queries and masks of one frame for every set of conditions."""
+        features = features.expand(len(conditions.seg_embeds))
+        levels = self.attend(features, memory) if memory.entries else features.levels
+        return self.decoder(levels, features.masks[0], conditions)
+
+    def attend(self, features: FrameFeatures, memory: Memory) -> Maps:
+        """The levels of one frame conditioned on memory, coarse to fine."""
+        return tuple(
+            self.memory_attention(prepared, level, memory.tokens(scale), self.memory_positions(memory, scale))
+            for scale, (prepared, level) in enumerate(zip(features.prepared, features.levels, strict=True))
+        )
+
+    def memory_positions(self, memory: Memory, scale: int) -> Tensor:
+        """Sine plus frame-gap encoding of all memory tokens of a scale, (entries * h * w, C)."""
+        like = memory.entries[0].maps_bchw[scale]
+        space = sine_tokens(self.dim, *like.shape[-2:], like.device, like.dtype)
+        return torch.cat(
+            [space + temporal_on(gap, self.dim, like.device, like.dtype) for gap in memory.gaps()]
+        )
+
+    def predict(self, decoded: Decoded, conditions: Conditions) -> Prediction:
+        """Class logits beside the mask logits."""
+        return Prediction(decoded.mask_logits_bqhw, self.class_predictor(decoded.queries_bqc, conditions))
+
+    def remember(self, features: FrameFeatures, prediction: Prediction, memory: Memory) -> Memory:
+        """The memory after this frame."""
+        maps = self.memory_encoder(
+            features.downsampled, prediction.mask_logits_bqhw, prediction.class_logits_bqc
+        )
+        return memory.remember(maps)

@@ -1,0 +1,73 @@
+"""X2SAM: a language model that reads a clip and a prompt, and a segmentor its states condition.
+
+Paper arXiv 2605.00891; wanghao9610/X2SAM@5b0b106 `model/x2sam.py`. The parameter names are the checkpoint's, with
+the language model's under `vlm.` as `transformers` names them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from x2roto.engine.assembly import Conditions, Spliced, pool, splice
+from x2roto.engine.model.config import ModelConfig
+from x2roto.engine.model.language import LanguageModel, Visual
+from x2roto.engine.model.projectors import Projector, fold
+from x2roto.engine.model.region_sampler import region_tokens
+from x2roto.engine.model.segmentor import Segmentor
+
+
+class X2SAM(nn.Module):
+    """The whole network, stateless: memory and conversations are values handed in."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vlm = LanguageModel(config.language)
+        self.segmentor = Segmentor(config)
+        text_dim = self.vlm.config.text_config.hidden_size
+        self.extra_projector = Projector(config.encoder.embed_dims[-2] * 4, text_dim)
+        self.mlm_projector = Projector(text_dim, config.dim)
+        self.bg_embeds = nn.Embedding(1, config.dim)
+
+    def region_map(self, region_bhwc: Tensor) -> Tensor:
+        """Third-stage features as language-wide maps (B, h / 2, w / 2, D)."""
+        return self.extra_projector(fold(region_bhwc))
+
+    def region_rows(self, map_hwc: Tensor, points_rn2: Tensor) -> Tensor:
+        """Language rows of regions on one frame, (regions, points / pool, D)."""
+        return region_tokens(map_hwc, points_rn2, self.config.region.pool)
+
+    def assemble(
+        self,
+        input_ids: Tensor,
+        visual: Visual,
+        regions: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        cond_ids: Tensor | None = None,
+        seg_ids: Tensor | None = None,
+    ) -> Spliced:
+        """The embedded sequence with vision rows and region rows (R, K, D) in place of their markers."""
+        return splice(
+            self.vlm.get_input_embeddings(),
+            input_ids,
+            visual.rows,
+            regions,
+            attention_mask=attention_mask,
+            cond_ids=cond_ids,
+            seg_ids=seg_ids,
+        )
+
+    def conditions(self, states_bld: Tensor, cond_ids: Tensor, seg_ids: Tensor, *, shared: bool) -> Conditions:
+        """Language states to what the mask decoder reads; a learned background row comes last."""
+        background = self.bg_embeds.weight
+        return pool(self.mlm_projector(states_bld), cond_ids, seg_ids, background, shared=shared)
+
+    @property
+    def device(self) -> torch.device:
+        return self.bg_embeds.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.bg_embeds.weight.dtype

@@ -1,0 +1,219 @@
+"""Model folders: what one holds, where they are looked for, how one is written. Needs no torch.
+
+A folder holds `x2roto.json` (the header), `model*.safetensors` (the parameters) and the tokenizer's files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from x2roto import __version__
+from x2roto.engine.model.config import ModelConfig
+from x2roto.errors import ModelError, OutputError
+
+HEADER = "x2roto.json"
+SCHEMA = 1
+DEFAULT_MODEL = "x2sam-4b"
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """Under which licence one part of a model comes, and from where."""
+
+    part: str
+    licence: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHeader:
+    """What `x2roto.json` says about a model.
+
+    `dtype`: of the stored parameters. `parameters`: their number per part. `files`: SHA-256 of every other file
+    of the folder. `sources`: SHA-256 of every file the model was made from. `revisions`: the commit of each
+    repository these came from, where known. `x2roto`: the version that wrote the folder.
+    """
+
+    config: ModelConfig
+    dtype: str
+    tensors: int
+    parameters: dict[str, int]
+    files: dict[str, str]
+    sources: dict[str, str]
+    revisions: dict[str, str]
+    licences: tuple[Licence, ...]
+    x2roto: str = __version__
+    schema: int = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A model folder that can be named. `origin`: "cache" (pulled or converted) or "package" (shipped)."""
+
+    name: str
+    path: Path
+    origin: str
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ModelError when it is missing, unreadable or not an object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", path) from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}", path) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object", path)
+    return value
+
+
+def read_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
+    """The `ModelConfig` written by `to_dict`, every value's type checked. `path`: named in the ModelError."""
+    _check_kind(dict(values), ModelConfig().to_dict(), "config", path)
+    return ModelConfig.from_dict(dict(values))
+
+
+def _check_kind(value: object, example: object, where: str, path: Path) -> None:
+    """Raise ModelError unless `value` has the type and keys of `example`; an empty example allows any keys."""
+    if isinstance(example, dict):
+        if not isinstance(value, dict) or (example and not value.keys() <= example.keys()):
+            raise ModelError(f"{path}: {where} must be an object with keys of {sorted(example)}", path)
+        for key in value.keys() & example.keys():
+            _check_kind(value[key], example[key], f"{where}.{key}", path)
+    elif isinstance(example, tuple):
+        if not isinstance(value, list) or any(type(item) is not int for item in value):
+            raise ModelError(f"{path}: {where} must be a list of whole numbers, not {value!r}", path)
+    elif type(value) is not type(example) and not (type(example) is float and type(value) is int):
+        raise ModelError(f"{path}: {where} must be of type {type(example).__name__}, not {value!r}", path)
+
+
+def read_header(folder: Path) -> ModelHeader:
+    """The header of a model folder. Raises ModelError when it is missing, damaged or of another schema."""
+    path = folder / HEADER
+    values = read_json(path)
+    if values.get("schema") != SCHEMA:
+        raise ModelError(
+            f"{path} has schema {values.get('schema')!r}; this x2roto reads {SCHEMA}: convert the model again",
+            path,
+        )
+    expected = {field.name for field in fields(ModelHeader)}
+    if values.keys() != expected:
+        raise ModelError(f"{path} must have exactly the keys {sorted(expected)}", path)
+    try:
+        licences = tuple(Licence(**licence) for licence in values["licences"])
+        config = read_config(values["config"], path)
+        return ModelHeader(**{**values, "config": config, "licences": licences})
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path} is damaged: {error}", path) from error
+
+
+def write_header(folder: Path, header: ModelHeader) -> None:
+    """Write `x2roto.json` into the folder."""
+    (folder / HEADER).write_text(json.dumps(header.to_dict(), indent=1) + "\n")
+
+
+def cache_folder() -> Path:
+    """Where pulled models live: `$X2ROTO_CACHE`, else `x2roto` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if named := os.environ.get("X2ROTO_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "x2roto"
+
+
+def installed_models() -> list[InstalledModel]:
+    """Every model that can be named, sorted; one in the user cache hides one of the same name in the package."""
+    found: dict[str, InstalledModel] = {}
+    for origin, root in _roots():
+        for header in sorted(root.glob(f"[!.]*/{HEADER}")):
+            name = header.parent.name
+            found.setdefault(name, InstalledModel(name, header.parent, origin))
+    return sorted(found.values(), key=lambda model: model.name)
+
+
+def _roots() -> list[tuple[str, Path]]:
+    return [("cache", cache_folder() / "models"), ("package", Path(str(files("x2roto.engine"))) / "models")]
+
+
+def find_model(name_or_path: str | Path | None = None) -> Path:
+    """The folder of a model given by path or name; None: `$X2ROTO_MODEL`, else the released model.
+
+    A name is looked up in the user cache, then in the package. Raises ModelError naming the models there are.
+    """
+    wanted = str(name_or_path or os.environ.get("X2ROTO_MODEL") or DEFAULT_MODEL)
+    if (Path(wanted) / HEADER).is_file():
+        return Path(wanted)
+    if Path(wanted).exists():
+        raise ModelError(f"{wanted} is no model folder: it has no {HEADER}; make one with 'x2roto models convert'")
+    installed = {model.name: model.path for model in installed_models()}
+    if wanted not in installed:
+        known = f"installed: {', '.join(installed)}" if installed else "none is installed"
+        raise ModelError(f"no model {wanted!r} ({known}); get the released one with 'x2roto models pull'")
+    return installed[wanted]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises ModelError when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", path) from error
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Names of the files that are missing or no longer have the digest in the header. Reads every byte."""
+    digests = read_header(folder).files
+    return [name for name, digest in digests.items() if not _has_digest(folder / name, digest)]
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256(path) == digest
+
+
+@contextmanager
+def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to fill beside `out`; it takes the name `out` on a clean exit, and is removed otherwise.
+
+    Raises OutputError when `out` exists and is not to be replaced, or cannot be written.
+    """
+    if out.exists() and not replace:
+        raise OutputError(f"{out} exists already; remove it, or say --replace", out)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    retired = out.with_name(f".{out.name}.{os.getpid()}.old")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        _sync(partial)
+        if out.exists():
+            out.rename(retired)
+        partial.rename(out)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write {out}: {error.strerror or error}", out) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Flush a folder and its files to the disk, so that its final name never stands for half a model."""
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
