@@ -9,7 +9,7 @@ Index arrays: `cond_ids` numbers the phrase a position belongs to, `seg_ids` the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -219,3 +219,17 @@ def _phrases(states_lc: Tensor, cond_ids: Tensor) -> tuple[Tensor, Tensor]:
 def _with_mask(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     real = [row.new_ones(len(row), dtype=torch.bool) for row in rows]
     return pad_sequence(rows, batch_first=True), pad_sequence(real, batch_first=True)
+
+
+def stack(parts: Sequence[Conditions]) -> Conditions:
+    """Independent sets of conditions (each batch 1, background last) as one batch; the background stays last."""
+    cond_embeds, embed_mask = _with_mask([p.cond_embeds[0, :-1] for p in parts])
+    background = torch.stack([p.cond_embeds[0, -1:] for p in parts])
+    token_embeds, token_mask = _with_mask([p.token_embeds[0][p.token_mask[0]] for p in parts])
+    return Conditions(
+        cond_embeds=torch.cat((cond_embeds, background), 1),
+        token_embeds=token_embeds,
+        seg_embeds=torch.cat([p.seg_embeds for p in parts]),
+        embed_mask=torch.cat((embed_mask, embed_mask.new_ones(len(parts), 1)), 1),
+        token_mask=token_mask,
+    )

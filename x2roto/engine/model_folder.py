@@ -18,7 +18,7 @@ from typing import Any
 
 from x2roto import __version__
 from x2roto.engine.model.config import ModelConfig
-from x2roto.errors import ModelError, OutputError
+from x2roto.errors import ModelError, OutputError, RotoError
 
 HEADER = "x2roto.json"
 SCHEMA = 1
@@ -38,9 +38,9 @@ class Licence:
 class ModelHeader:
     """What `x2roto.json` says about a model.
 
-    `dtype`: of the stored parameters. `parameters`: their number per part. `files`: SHA-256 of every other file
-    of the folder. `sources`: SHA-256 of every file the model was made from. `revisions`: the commit of each
-    repository these came from, where known. `x2roto`: the version that wrote the folder.
+    `dtype`: of the stored parameters. `parameters`: their number per part. `files`: SHA-256 of every other
+    file of the folder. `sources`: SHA-256 of every file the model was made from. `revisions`: the commit of
+    each repository these came from, where known. `x2roto`: the version that wrote the folder.
     """
 
     config: ModelConfig
@@ -57,6 +57,18 @@ class ModelHeader:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dictionary."""
         return asdict(self)
+
+
+_HEADER_EXAMPLE: dict[str, Any] = {
+    "config": {},
+    "dtype": "",
+    "tensors": 0,
+    "parameters": {},
+    "files": {},
+    "sources": {},
+    "revisions": {},
+    "x2roto": "",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ def read_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
 
 
 def _check_kind(value: object, example: object, where: str, path: Path) -> None:
-    """Raise ModelError unless `value` has the type and keys of `example`; an empty example allows any keys."""
+    """Raise ModelError unless `value` has the type and keys of `example`; an empty one allows any keys."""
     if isinstance(example, dict):
         if not isinstance(value, dict) or (example and not value.keys() <= example.keys()):
             raise ModelError(f"{path}: {where} must be an object with keys of {sorted(example)}", path)
@@ -107,18 +119,19 @@ def read_header(folder: Path) -> ModelHeader:
     values = read_json(path)
     if values.get("schema") != SCHEMA:
         raise ModelError(
-            f"{path} has schema {values.get('schema')!r}; this x2roto reads {SCHEMA}: convert the model again",
+            f"{path} is of schema {values.get('schema')!r}, not {SCHEMA}; convert the model again",
             path,
         )
     expected = {field.name for field in fields(ModelHeader)}
     if values.keys() != expected:
         raise ModelError(f"{path} must have exactly the keys {sorted(expected)}", path)
+    for key, example in _HEADER_EXAMPLE.items():
+        _check_kind(values[key], example, key, path)
     try:
         licences = tuple(Licence(**licence) for licence in values["licences"])
-        config = read_config(values["config"], path)
-        return ModelHeader(**{**values, "config": config, "licences": licences})
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{path} is damaged: {error}", path) from error
+    except TypeError as error:
+        raise ModelError(f"{path} has damaged licences: {error}", path) from error
+    return ModelHeader(**{**values, "config": read_config(values["config"], path), "licences": licences})
 
 
 def write_header(folder: Path, header: ModelHeader) -> None:
@@ -134,7 +147,7 @@ def cache_folder() -> Path:
 
 
 def installed_models() -> list[InstalledModel]:
-    """Every model that can be named, sorted; one in the user cache hides one of the same name in the package."""
+    """Every model that can be named, sorted; one in the user cache hides its namesake in the package."""
     found: dict[str, InstalledModel] = {}
     for origin, root in _roots():
         for header in sorted(root.glob(f"[!.]*/{HEADER}")):
@@ -187,26 +200,45 @@ def _has_digest(path: Path, digest: str) -> bool:
 def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill beside `out`; it takes the name `out` on a clean exit, and is removed otherwise.
 
-    Raises OutputError when `out` exists and is not to be replaced, or cannot be written.
+    With `replace` an older model of that name is kept until then. Raises OutputError when `out` exists and is
+    not to be replaced, is no model folder, or cannot be written.
     """
-    if out.exists() and not replace:
-        raise OutputError(f"{out} exists already; remove it, or say --replace", out)
+    check_free(out, replace=replace)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    retired = out.with_name(f".{out.name}.{os.getpid()}.old")
     try:
         partial.mkdir(parents=True)
         yield partial
         _sync(partial)
-        if out.exists():
-            out.rename(retired)
-        partial.rename(out)
+        _move(partial, out)
+    except RotoError:
+        raise
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
         raise OutputError(f"cannot write {out}: {error.strerror or error}", out) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+
+
+def check_free(out: Path, *, replace: bool = False) -> None:
+    """Raise OutputError unless a model can take the name `out`."""
+    if out.exists() and not replace:
+        raise OutputError(f"{out} exists already; choose another name, or say --replace", out)
+    if out.exists() and not (out / HEADER).is_file():
+        raise OutputError(f"{out} is no model folder and is not replaced; choose another name", out)
+
+
+def _move(partial: Path, out: Path) -> None:
+    """Give `partial` the name `out`; a folder that had it comes back if that fails, and goes if it works."""
+    retired = partial.with_suffix(".old")
+    if not out.exists():
+        partial.rename(out)
+        return
+    out.rename(retired)
+    try:
+        partial.rename(out)
+    except OSError:
+        retired.rename(out)
+        raise
+    shutil.rmtree(retired)
 
 
 def _sync(folder: Path) -> None:

@@ -34,9 +34,9 @@ _VISION = "vlm.model.visual"
 def infer_sizes(config: ModelConfig, shapes: Mapping[str, Shape]) -> ModelConfig:
     """`config` with every size that a weight's shape tells replaced by what the weights say.
 
-    `shapes` maps our parameter names to shapes. What no shape tells (heads, windows, global blocks, strides of
-    the image, capacity) is kept. Raises ModelError when a needed weight is missing or has too few axes, and when
-    a kept value cannot belong to these weights (heads that do not divide a width, another number of stages…).
+    `shapes` maps our parameter names to shapes. What no shape tells (heads, windows, global blocks, image
+    size, capacity) is kept. Raises ModelError when a needed weight is missing or has too few axes, and when
+    a kept value cannot belong to these weights (heads that do not divide a width, another number of stages).
     """
     weights = _Weights(shapes)
     dim = weights.size("bg_embeds.weight", 1)

@@ -6,9 +6,10 @@ the last decoder layer *before* the final norm, and positions are 0, 1, 2, … o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,18 +29,31 @@ class Visual:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A generated answer: `ids` without the stop token's successors, `states_bld` of the prompt and of every
-    generated token but the last, which was never fed back."""
+    """A generated answer: `ids` with the stop token if met, `states_bld` of the prompt and of every generated
+    token but the last, which was never fed back."""
 
     ids: tuple[int, ...]
     states_bld: Tensor
 
 
-class LanguageModel(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
+Choose = Callable[[Tensor], int]
+
+
+def likeliest(logits_v: Tensor) -> int:
+    """Greedy choice of the next token from vocabulary logits (V,)."""
+    return int(logits_v.argmax())
+
+
+class LanguageModel(Qwen3VLForConditionalGeneration):
     """Qwen3-VL with its stock parameter names and three verbs of our own."""
 
-    def __init__(self, config: dict[str, object]) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(Qwen3VLConfig(**config))
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the language model."""
+        return self.lm_head.in_features
 
     def see(self, patches_np: Tensor, grid_thw: Tensor) -> Visual:
         """Vision rows of flattened patches; grids (clips, 3) in patches."""
@@ -61,23 +75,26 @@ class LanguageModel(Qwen3VLForConditionalGeneration):  # type: ignore[misc]
             )
         return states[0]
 
-    def write(self, prompt: Spliced, visual: Visual, stop_ids: Sequence[int], limit: int = 2048) -> Written:
-        """Greedy answer to one prompt (batch 1), at most `limit` tokens, ending with the stop token if met."""
+    def write(
+        self,
+        prompt: Spliced,
+        visual: Visual,
+        stop_ids: Collection[int],
+        limit: int = 2048,
+        choose: Choose = likeliest,
+    ) -> Written:
+        """Answer to one prompt (batch 1), at most `limit` tokens, ending with the stop token if met."""
         cache = DynamicCache(config=self.model.language_model.config)
         states = [self.think(prompt, visual, cache)]
-        ids = [self.next_id(states[-1])]
+        ids = [choose(self.logits(states[-1][0, -1]))]
         while ids[-1] not in stop_ids and len(ids) < limit:
             states.append(self._feed(ids[-1], cache))
-            ids.append(self.next_id(states[-1]))
+            ids.append(choose(self.logits(states[-1][0, -1])))
         return Written(tuple(ids), torch.cat(states, dim=1))
 
     def logits(self, states_bld: Tensor) -> Tensor:
         """Vocabulary logits of last-layer states."""
         return self.lm_head(self.model.language_model.norm(states_bld))
-
-    def next_id(self, states_bld: Tensor) -> int:
-        """The likeliest token after the last state."""
-        return int(self.logits(states_bld[:, -1]).argmax(-1))
 
     def _feed(self, token: int, cache: DynamicCache) -> Tensor:
         embeds = self.get_input_embeddings()(torch.tensor([[token]], device=self.device))

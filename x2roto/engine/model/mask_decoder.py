@@ -8,7 +8,7 @@ Mask2Former's masked-attention decoder (arXiv 2112.01527) plus a cross attention
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,15 +39,7 @@ class MaskDecoder(nn.Module):
         self.queries_embedder = nn.Embedding(config.queries, dim)
         self.queries_features = nn.Embedding(config.queries, dim)
         self.level_embed = nn.Embedding(LEVELS, dim)
-        self.decoder = nn.Module()
-        self.decoder.layers = nn.ModuleList(DecoderLayer(config, dim) for _ in range(config.layers))
-        self.decoder.layernorm = nn.LayerNorm(dim)
-        self.decoder.mask_predictor = nn.Module()
-        self.decoder.mask_predictor.mask_embedder = nn.Sequential(
-            nn.Sequential(nn.Linear(dim, dim), nn.ReLU()),
-            nn.Sequential(nn.Linear(dim, dim), nn.ReLU()),
-            nn.Sequential(nn.Linear(dim, dim)),
-        )
+        self.decoder = DecoderStack(config, dim)
 
     def forward(self, levels_bchw: tuple[Tensor, ...], masks_bchw: Tensor, conditions: Conditions) -> Decoded:
         """The state after the last layer. Batch of features and of conditions must be equal or 1."""
@@ -65,25 +57,47 @@ class MaskDecoder(nn.Module):
         sizes = [level.shape[-2:] for level in levels_bchw]
         positions = self.queries_embedder.weight
         hidden = self.queries_features.weight + conditions.seg_embeds
-        decoded = self._decode(hidden, masks_bchw)
+        decoded = self.decoder.decode(hidden, masks_bchw)
         yield decoded
         for index, layer in enumerate(self.decoder.layers):
             level = index % LEVELS
             mask = attention_mask(decoded.mask_logits_bqhw, sizes[level])
             hidden = layer(decoded.hidden_bqc, positions, *features[level], mask, conditions)
-            decoded = self._decode(hidden, masks_bchw)
+            decoded = self.decoder.decode(hidden, masks_bchw)
             yield decoded
 
-    def _decode(self, hidden_bqc: Tensor, masks_bchw: Tensor) -> Decoded:
-        queries = self.decoder.layernorm(hidden_bqc)
-        embedded = self.decoder.mask_predictor.mask_embedder(queries)
+
+class DecoderStack(nn.Module):
+    """The layers with what turns their output into masks."""
+
+    def __init__(self, config: MaskDecoderConfig, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(config, dim) for _ in range(config.layers))
+        self.layernorm = nn.LayerNorm(dim)
+        self.mask_predictor = MaskPredictor(dim)
+
+    def decode(self, hidden_bqc: Tensor, masks_bchw: Tensor) -> Decoded:
+        queries = self.layernorm(hidden_bqc)
+        embedded = self.mask_predictor.mask_embedder(queries)
         return Decoded(hidden_bqc, queries, torch.einsum("bqc,bchw->bqhw", embedded, masks_bchw))
 
 
-def attention_mask(mask_logits_bqhw: Tensor, size: tuple[int, int]) -> Tensor:
+class MaskPredictor(nn.Module):
+    """Three-layer perceptron from a query to its mask embedding."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mask_embedder = nn.Sequential(
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU()),
+            nn.Sequential(nn.Linear(dim, dim), nn.ReLU()),
+            nn.Sequential(nn.Linear(dim, dim)),
+        )
+
+
+def attention_mask(mask_logits_bqhw: Tensor, size: Sequence[int]) -> Tensor:
     """Keys each query may read, (B, 1, Q, h * w) bool: where its mask is at least one half, or everywhere if
     that is nowhere. The test is on the sigmoid, whose rounding at 0.5 belongs to the result."""
-    resized = F.interpolate(mask_logits_bqhw.detach(), size=size, mode="bilinear", align_corners=False)
+    resized = F.interpolate(mask_logits_bqhw.detach(), size=tuple(size), mode="bilinear", align_corners=False)
     allowed = (resized.sigmoid() >= 0.5).flatten(2)
     return (allowed | ~allowed.any(-1, keepdim=True))[:, None]
 

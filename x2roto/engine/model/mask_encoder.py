@@ -22,7 +22,7 @@ class Pyramid:
     region_bhwc: Tensor
 
 
-class MaskEncoder(Sam2VisionModel):  # type: ignore[misc]
+class MaskEncoder(Sam2VisionModel):
     """Hiera and neck. Parameter names are those of `Sam2VisionModel`."""
 
     def __init__(self, config: MaskEncoderConfig, image_size: int) -> None:

@@ -21,10 +21,7 @@ class MemoryEncoder(nn.Module):
         self.scale, self.bias = config.guidance_scale, config.guidance_bias
         self.mask_downsampler = Downsampler(1, dim, config.mask_stride)
         self.vision_downsampler = nn.ModuleList(Downsampler(dim, dim, s) for s in config.feature_strides)
-        self.memory_fuser = nn.Module()
-        self.memory_fuser.layers = nn.ModuleList(
-            FuserBlock(dim, config.fuser_feedforward) for _ in range(config.fuser_layers)
-        )
+        self.memory_fuser = Fuser(config, dim)
         self.projection = nn.Conv2d(dim, dim, 1)
 
     def downsample(self, levels_bchw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -36,9 +33,7 @@ class MemoryEncoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Memory maps (B, C, h, w), one per scale. The last class column is the background."""
         guidance = self.mask_downsampler(self.scale * guide(mask_logits_bqhw, class_logits_bqc) + self.bias)
-        fused = torch.cat([level + guidance for level in downsampled_bchw])
-        for layer in self.memory_fuser.layers:
-            fused = layer(fused)
+        fused = self.memory_fuser(torch.cat([level + guidance for level in downsampled_bchw]))
         return self.projection(fused).chunk(len(downsampled_bchw))
 
 
@@ -76,6 +71,19 @@ class DownsamplerLayer(nn.Module):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         return F.gelu(self.layer_norm(self.conv(x_bchw)))
+
+
+class Fuser(nn.Module):
+    """A few ConvNeXt blocks."""
+
+    def __init__(self, config: MemoryConfig, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(FuserBlock(dim, config.fuser_feedforward) for _ in range(config.fuser_layers))
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        for layer in self.layers:
+            x_bchw = layer(x_bchw)
+        return x_bchw
 
 
 class FuserBlock(nn.Module):

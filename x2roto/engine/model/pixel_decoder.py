@@ -39,8 +39,7 @@ class PixelDecoder(nn.Module):
         self.input_projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(dim, dim, 1), nn.GroupNorm(GROUPS, dim)) for _ in range(LEVELS)
         )
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList(DeformableLayer(config, dim) for _ in range(config.layers))
+        self.encoder = DeformableEncoder(config, dim)
         self.adapter_1 = nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), nn.GroupNorm(GROUPS, dim))
         self.layer_1 = nn.Sequential(
             nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, dim), nn.ReLU()
@@ -61,11 +60,22 @@ class PixelDecoder(nn.Module):
                 for size, embed in zip(sizes, self.level_embed, strict=True)
             ]
         )
-        for layer in self.encoder.layers:
-            tokens = layer(tokens, positions, sizes)
-        decoded = _as_maps(tokens, sizes)
+        decoded = _as_maps(self.encoder(tokens, positions, sizes), sizes)
         finest = self.layer_1(self.adapter_1(pyramid_bchw[0]) + decoded[-1])
         return PixelFeatures(decoded, self.mask_projection(finest))
+
+
+class DeformableEncoder(nn.Module):
+    """The deformable layers in a row, over the tokens of all levels."""
+
+    def __init__(self, config: PixelDecoderConfig, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DeformableLayer(config, dim) for _ in range(config.layers))
+
+    def forward(self, tokens_blc: Tensor, positions_lc: Tensor, sizes: Sizes) -> Tensor:
+        for layer in self.layers:
+            tokens_blc = layer(tokens_blc, positions_lc, sizes)
+        return tokens_blc
 
 
 class DeformableLayer(nn.Module):

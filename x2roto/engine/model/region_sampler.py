@@ -23,9 +23,7 @@ def draw_points(mask_hw: Tensor, count: int, generator: torch.Generator) -> Tens
     if len(pixels) > count:
         pixels = pixels[torch.randperm(len(pixels), generator=generator, device=generator.device)[:count]]
     else:
-        repeats = torch.randint(
-            len(pixels), (count - len(pixels),), generator=generator, device=generator.device
-        )
+        repeats = torch.randint(len(pixels), (count - len(pixels),), generator=generator, device=generator.device)
         pixels = torch.cat((pixels, pixels[repeats]))
     return (pixels / pixels.new_tensor(mask_hw.shape)).float()
 

@@ -7,8 +7,9 @@ Split by what may run ahead: `encode` and `features` see each frame alone and ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Self
 
 import torch
@@ -43,7 +44,7 @@ class FrameFeatures:
     def frames(self) -> Iterator[Self]:
         """The same features one frame at a time, as views."""
         for index in range(self.masks[0].shape[0]):
-            yield self._each(lambda x, i=index: x[i : i + 1])  # type: ignore[misc]
+            yield self._each(partial(_batch_entry, index=index))
 
     def expand(self, batch: int) -> Self:
         """One frame's features for `batch` independent sets of conditions, as views."""
@@ -54,8 +55,8 @@ class FrameFeatures:
     def to(self, device: torch.device) -> Self:
         return self._each(lambda x: x.to(device))
 
-    def _each(self, change: object) -> Self:
-        return type(self)(*(tuple(map(change, getattr(self, f.name))) for f in fields(self)))  # type: ignore[arg-type]
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return type(self)(*(tuple(map(change, getattr(self, f.name))) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ class Prediction:
 
     mask_logits_bqhw: Tensor
     class_logits_bqc: Tensor
+
+
+def _batch_entry(tensor: Tensor, *, index: int) -> Tensor:
+    return tensor[index : index + 1]
 
 
 class Segmentor(nn.Module):
@@ -113,9 +118,7 @@ class Segmentor(nn.Module):
         """Sine plus frame-gap encoding of all memory tokens of a scale, (entries * h * w, C)."""
         like = memory.entries[0].maps_bchw[scale]
         space = sine_tokens(self.dim, *like.shape[-2:], like.device, like.dtype)
-        return torch.cat(
-            [space + temporal_on(gap, self.dim, like.device, like.dtype) for gap in memory.gaps()]
-        )
+        return torch.cat([space + temporal_on(gap, self.dim, like.device, like.dtype) for gap in memory.gaps()])
 
     def predict(self, decoded: Decoded, conditions: Conditions) -> Prediction:
         """Class logits beside the mask logits."""
@@ -123,7 +126,5 @@ class Segmentor(nn.Module):
 
     def remember(self, features: FrameFeatures, prediction: Prediction, memory: Memory) -> Memory:
         """The memory after this frame."""
-        maps = self.memory_encoder(
-            features.downsampled, prediction.mask_logits_bqhw, prediction.class_logits_bqc
-        )
+        maps = self.memory_encoder(features.downsampled, prediction.mask_logits_bqhw, prediction.class_logits_bqc)
         return memory.remember(maps)

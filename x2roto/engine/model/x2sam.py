@@ -25,7 +25,7 @@ class X2SAM(nn.Module):
         self.config = config
         self.vlm = LanguageModel(config.language)
         self.segmentor = Segmentor(config)
-        text_dim = self.vlm.config.text_config.hidden_size
+        text_dim = self.vlm.text_dim
         self.extra_projector = Projector(config.encoder.embed_dims[-2] * 4, text_dim)
         self.mlm_projector = Projector(text_dim, config.dim)
         self.bg_embeds = nn.Embedding(1, config.dim)

@@ -1,0 +1,356 @@
+"""`Segmenter`: the weights. Reads prompts once, with a glimpse of the clip, and starts trackers for shots.
+
+It knows no clip and keeps no state: the same segmenter serves many shots, and equal input gives equal output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from x2roto.engine import preprocess, shot, tasks
+from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, stack
+from x2roto.engine.identity import Kind, Target
+from x2roto.engine.model.language import Visual
+from x2roto.engine.model.region_sampler import draw_points
+from x2roto.engine.model.x2sam import X2SAM
+from x2roto.engine.prompting import SpecialIds, TokenStream, Turn, conversation, tokenise, vision_text
+from x2roto.engine.shot import Query
+from x2roto.errors import DeviceMemoryError, ModelError, PromptError
+from x2roto.prompt import (
+    Box,
+    Classes,
+    Describe,
+    MaskPrompt,
+    Points,
+    Prompt,
+    Question,
+    Region,
+    Scribble,
+    Text,
+    check_prompts,
+    region_mask,
+    slug,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from x2roto.engine.tracker import Tracker
+
+Rgb = NDArray[Any]
+
+# Training joined at most this many phrases or regions of one clip.
+JOINED = 8
+STOP_TEXTS = ("<|im_end|>", "<|endoftext|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How prompts are read. `template`: which of the trained wordings. `generate`: let the model write the answer
+    instead of forcing it (captions always do). `limit`: most tokens written. `seed`: of the region points."""
+
+    template: int = 0
+    generate: bool = False
+    limit: int = 2048
+    seed: int = 0
+
+
+READING = Reading()
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Prompts that are asked together. `start`: the frame they start on, None for the first of the range."""
+
+    task: tasks.Task
+    prompts: tuple[Prompt, ...]
+    start: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Glimpse:
+    """The clip as the language model sees it."""
+
+    media: tasks.Media
+    text: str
+    visual: Visual
+
+
+class Segmenter:
+    """An X2SAM network with its tokenizer, ready on a device."""
+
+    def __init__(self, model: X2SAM, tokenizer: Tokenizer, patches: preprocess.PatchConfig | None = None) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.special = SpecialIds.of(tokenizer)
+        self.patches = patches or patch_config(model)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def glimpse_count(self, prompts: Sequence[Prompt]) -> int:
+        """How many frames of the range the language model wants to see for these prompts."""
+        return max(tasks.task_for(prompt, "video").glimpse for prompt in prompts)
+
+    def prompt_frames(self, prompts: Sequence[Prompt]) -> set[int | None]:
+        """Source indices whose plates `read` needs: where regions are drawn (None: the first of the range)."""
+        return {prompt.frame for prompt in prompts if isinstance(prompt, Region)}
+
+    def read(
+        self,
+        prompts: Sequence[Prompt],
+        glimpse: Sequence[Rgb],
+        plates: Mapping[int | None, Rgb] | None = None,
+        reading: Reading = READING,
+    ) -> tuple[Query, ...]:
+        """What to follow, from prompts of any kinds: one query per frame that prompts start on, first things first.
+
+        `glimpse`: frames (H, W, 3) sampled over the whole range, a single one for a still. `plates`: the frames
+        that regions are drawn on (`prompt_frames`); a missing None means the first of the glimpse. Phrases,
+        questions and regions are joined by up to 8 into one decode, as in training; all sets of conditions of a
+        query then run as one batch. Raises PromptError for prompts that cannot be used or that the model answers
+        without a mask, DeviceMemoryError when the language model does not fit.
+        """
+        check_prompts(prompts)
+        plates = {None: glimpse[0], **(plates or {})}
+        try:
+            with torch.inference_mode():
+                seen = self._look(glimpse)
+                asked = [(r, self._ask(r, seen, plates, reading)) for r in requests(prompts, seen.media)]
+        except torch.OutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"the language model and a glimpse of {len(glimpse)} frames do not fit into the memory of "
+                f"{self.device}: show it fewer frames or use a larger device"
+            ) from error
+        starts = dict.fromkeys(request.start for request, _ in asked)
+        return tuple(join([part for request, part in asked if request.start == start], start) for start in starts)
+
+    def chat(self, question: str, glimpse: Sequence[Rgb], reading: Reading = READING) -> str:
+        """The model's answer to a question about a clip or, with a single frame, a still."""
+        with torch.inference_mode():
+            seen = self._look(glimpse)
+            turn = Turn(tasks.question(tasks.TASKS["chat"], seen.media, [question]))
+            prompt = self._assemble(self._tokens([turn], seen), seen, None)
+            return self._text(self._write(prompt, seen, reading)[0])
+
+    def track(self, query: Query, **options: Any) -> Tracker:
+        """A tracker for one shot; options as `Tracker` takes them."""
+        from x2roto.engine.tracker import Tracker
+
+        return Tracker(self, query, **options)
+
+    def resume(self, path: Path, **options: Any) -> Tracker:
+        """The tracker that `Tracker.save` wrote, on this machine. Raises ModelError if another model wrote it."""
+        saved = shot.load(path, self.fingerprint, self.device)
+        tracker = self.track(saved.query, **options)
+        tracker.state = saved.state
+        return tracker
+
+    @property
+    def fingerprint(self) -> str:
+        """A short digest of the weights: the conditions and memory of a shot fit only the model that made them."""
+        return shot.digest(self.model.segmentor.decoder.state_dict())
+
+    def pixels(self, frames: Sequence[Rgb]) -> Tensor:
+        """Frames (H, W, 3) as the mask encoder's input (T, 3, S, S) on the device."""
+        squares = preprocess.segmentor_frames(frames, self.model.config.image_size)
+        if self.device.type == "cuda":
+            squares = squares.pin_memory()
+        return preprocess.normalise(squares.to(self.device, non_blocking=True), self.model.dtype)
+
+    def _look(self, glimpse: Sequence[Rgb]) -> _Glimpse:
+        patches = preprocess.vision_patches(glimpse, self.patches)
+        rows = preprocess.patch_values(patches.rows.to(self.device), self.patches, self.model.dtype)
+        visual = self.model.vlm.see(rows, torch.tensor([patches.grid], device=self.device))
+        return _Glimpse(patches.media, vision_text(patches.media, patches.grid, merge=self.patches.merge), visual)
+
+    def _ask(self, request: _Request, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading) -> Query:
+        generate = reading.generate or request.task.generates
+        answer = None if generate else tasks.answer(request.task, index=reading.template)
+        asked = tasks.questions(request.task, seen.media, wordings(request.prompts), index=reading.template)
+        stream = self._tokens([Turn(question, answer) for question in asked], seen)
+        masks = self._region_masks(request.prompts, plates)
+        prompt = self._assemble(stream, seen, self._region_rows(masks, plates, request.start, reading.seed))
+        if generate:
+            written, states = self._write(prompt, seen, reading)
+            cond_ids, seg_ids = self._generated(prompt, stream, written)
+        else:
+            written, states = (), self.model.vlm.think(prompt, seen.visual)
+            cond_ids, seg_ids = prompt.cond_ids, prompt.seg_ids
+        shared = request.task.conditions == "shared"
+        if not (shared or decodable(cond_ids, seg_ids)) or not (seg_ids >= 0).any():
+            raise PromptError(f"the model answered without a mask: {self._text(written)!r}; ask in other words")
+        conditions = self.model.conditions(states, cond_ids, seg_ids, shared=shared)
+        caption = self._text(written)
+        targets = described(self.tokenizer, self.special, written) if generate and not masks else ()
+        targets = targets or self._targets(request.prompts, masks)
+        return Query((targets,), _last_turn(conditions), request.start, (caption,))
+
+    def _tokens(self, turns: Sequence[Turn], seen: _Glimpse) -> TokenStream:
+        return tokenise(conversation(turns, seen.text), self.tokenizer, self.special)
+
+    def _assemble(self, stream: TokenStream, seen: _Glimpse, regions: Tensor | None) -> Spliced:
+        def batch(array: NDArray[np.int64] | None) -> Tensor | None:
+            return None if array is None else torch.from_numpy(array)[None].to(self.device)
+
+        ids = batch(stream.input_ids)
+        assert ids is not None
+        return self.model.assemble(
+            ids, seen.visual, regions, cond_ids=batch(stream.cond_ids), seg_ids=batch(stream.seg_ids)
+        )
+
+    def _write(self, prompt: Spliced, seen: _Glimpse, reading: Reading) -> tuple[tuple[int, ...], Tensor]:
+        stops = [id for text in STOP_TEXTS if (id := self.tokenizer.token_to_id(text)) is not None]
+        written = self.model.vlm.write(prompt, seen.visual, stops, reading.limit)
+        return written.ids, written.states_bld
+
+    def _generated(self, prompt: Spliced, stream: TokenStream, written: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        return generated_ids(
+            None if stream.cond_ids is None else prompt.cond_ids,
+            prompt.cond_ids.shape[1],
+            torch.tensor(written, device=self.device),
+            p_start=self.special.phrase_start,
+            p_end=self.special.phrase_end,
+            seg=self.special.seg,
+        )
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _region_masks(self, prompts: Sequence[Prompt], plates: Mapping[int | None, Rgb]) -> list[NDArray[np.bool_]]:
+        regions = [prompt for prompt in prompts if isinstance(prompt, Region)]
+        for region in regions:
+            if region.frame not in plates:
+                raise PromptError(f"{region.name!r} is drawn on frame {region.frame}, which is not in the range")
+        return [region_mask(region, *plates[region.frame].shape[1::-1]) for region in regions]
+
+    def _region_rows(
+        self,
+        masks: Sequence[NDArray[np.bool_]],
+        plates: Mapping[int | None, Rgb],
+        start: int | None,
+        seed: int,
+    ) -> Tensor | None:
+        """Language rows of the regions, read from the frame they are drawn on."""
+        if not masks:
+            return None
+        config = self.model.config
+        generator = torch.Generator().manual_seed(seed)
+        squares = preprocess.prompt_masks(masks, config.image_size)
+        points = torch.stack([draw_points(mask, config.region.points, generator) for mask in squares])
+        encoded = self.model.segmentor.encoder(self.pixels([plates[start]]))
+        return self.model.region_rows(self.model.region_map(encoded.region_bhwc)[0], points.to(self.device))
+
+    def _targets(self, prompts: Sequence[Prompt], masks: Sequence[NDArray[np.bool_]]) -> tuple[Target, ...]:
+        """One target per condition, in the order of the conditions."""
+        (first, *_) = prompts
+        if isinstance(first, Classes):
+            named = [(name, Kind.THINGS) for name in first.things] + [(name, Kind.STUFF) for name in first.stuff]
+            return tuple(Target(slug(name), kind) for name, kind in named)
+        if not masks:
+            return tuple(Target(slug(prompt.name)) for prompt in prompts)
+        anchors = preprocess.prompt_masks(masks, self.model.config.image_size // 4).to(self.device)
+        return tuple(
+            Target(slug(prompt.name), anchor=anchor) for prompt, anchor in zip(prompts, anchors, strict=True)
+        )
+
+
+def requests(prompts: Sequence[Prompt], media: tasks.Media) -> Iterator[_Request]:
+    """Prompts in sets that are asked together: alike, starting on the same frame, at most `JOINED`."""
+    for prompt in prompts:
+        if isinstance(prompt, Classes | Describe):
+            yield _Request(tasks.task_for(prompt, media), (prompt,), None)
+    for kind in (Text, Question, (Box, Points, Scribble, MaskPrompt)):
+        alike = [prompt for prompt in prompts if isinstance(prompt, kind)]
+        for start in dict.fromkeys(_start(prompt) for prompt in alike):
+            together = [prompt for prompt in alike if _start(prompt) == start]
+            for first in range(0, len(together), JOINED):
+                part = tuple(together[first : first + JOINED])
+                task = tasks.task_for(part[0], media)
+                if isinstance(part[0], Region) and len(part) > 1:
+                    task = tasks.TASKS["vgdseg"]
+                yield _Request(task, part, start)
+
+
+def _start(prompt: Prompt) -> int | None:
+    return getattr(prompt, "frame", None)
+
+
+def wordings(prompts: Sequence[Prompt]) -> list[str]:
+    """What stands for each target in the question."""
+    (first, *_) = prompts
+    match first:
+        case Classes():
+            return [*first.things, *first.stuff]
+        case Describe():
+            return []
+        case Text() | Question():
+            return [prompt.text for prompt in prompts if isinstance(prompt, Text | Question)]
+    return [prompt.name for prompt in prompts]
+
+
+def described(tokenizer: Tokenizer, special: SpecialIds, written: Sequence[int]) -> tuple[Target, ...]:
+    """The targets of a generated caption: one per phrase, told apart by number where phrases repeat."""
+    starts = [index for index, token in enumerate(written) if token == special.phrase_start]
+    ends = [index for index, token in enumerate(written) if token == special.phrase_end]
+    phrases = [
+        slug(str(tokenizer.decode(list(written[start + 1 : end]), skip_special_tokens=True)))
+        for start, end in zip(starts, ends, strict=False)
+    ]
+    repeats = [phrases[:index].count(phrase) for index, phrase in enumerate(phrases)]
+    return tuple(
+        Target(f"{phrase}_{count + 1}" if count else phrase) for phrase, count in zip(phrases, repeats, strict=True)
+    )
+
+
+def join(parts: Sequence[Query], start: int | None) -> Query:
+    """Queries that start on the same frame as one, their conditions a batch."""
+    return Query(
+        tuple(targets for part in parts for targets in part.targets),
+        stack([part.conditions for part in parts]),
+        start,
+        tuple(caption for part in parts for caption in part.captions),
+    )
+
+
+def _last_turn(conditions: Conditions) -> Conditions:
+    """One batch entry: the <SEG> of the last turn, as training took it, and a mask of its own."""
+    mask = conditions.embed_mask
+    return replace(
+        conditions, seg_embeds=conditions.seg_embeds[-1:], embed_mask=mask if mask.ndim == 2 else mask[None]
+    )
+
+
+def patch_config(model: X2SAM) -> preprocess.PatchConfig:
+    """How the model's vision tower cuts pictures up."""
+    vision = model.vlm.model.visual.config
+    return preprocess.PatchConfig(
+        patch=vision.patch_size, temporal=vision.temporal_patch_size, merge=vision.spatial_merge_size
+    )
+
+
+def load_segmenter(
+    model: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Segmenter:
+    """The named model, or the default one, on a device. Raises ModelError when it is missing or damaged."""
+    from tokenizers import Tokenizer
+
+    from x2roto.engine.model_folder import find_model
+    from x2roto.engine.weights import load_model
+
+    folder = find_model(model)
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} has no tokenizer.json: convert or pull the model again", folder)
+    return Segmenter(load_model(folder, device, dtype), Tokenizer.from_file(str(path)))

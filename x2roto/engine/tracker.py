@@ -1,0 +1,165 @@
+"""`Tracker`: all state of one shot. Frames flow through in chunks; memory and identities are a value it owns.
+
+Whatever sees only its own frame runs batched per chunk; the recurrent rest runs frame by frame. The chunk size
+changes speed and memory, not results.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from x2roto.clip import Frame
+from x2roto.engine import shot
+from x2roto.engine.identity import Candidates, Following, Identity, Seen, follow
+from x2roto.engine.memory import Memory
+from x2roto.engine.model.segmentor import FrameFeatures, Prediction
+from x2roto.engine.shot import Query, Shot, ShotState
+from x2roto.errors import DeviceMemoryError
+
+if TYPE_CHECKING:
+    from x2roto.engine.segmenter import Segmenter
+
+
+FOLLOWING = Following()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a tracker keeps on the device: frames encoded at once, and whether features wait on the host."""
+
+    chunk: int = 8
+    offload: bool = False
+
+    def tightened(self) -> Self | None:
+        """The next smaller working set, None when there is none."""
+        if self.chunk > 1:
+            return replace(self, chunk=self.chunk // 2)
+        return None if self.offload else replace(self, offload=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """One tracked frame. `seen`: every object followed so far, absent ones included, in a fixed order.
+
+    `prediction`: logits of all queries under all sets of conditions, for the reference's post-processing.
+    """
+
+    frame: Frame
+    seen: tuple[Seen, ...]
+    prediction: Prediction
+
+
+class Tracker:
+    """Follows a query through frames given in order, forward or backward in time.
+
+    `state` may be read, kept and set back at any frame; `save` writes it with the query to one file.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        query: Query,
+        *,
+        chunk: int = 8,
+        memory: int | None = None,
+        following: Following = FOLLOWING,
+    ) -> None:
+        """`chunk`: frames encoded at once. `memory`: past frames remembered, None for the model's own number.
+
+        Raises ValueError when either is below 1.
+        """
+        if chunk < 1:
+            raise ValueError(f"a chunk must hold at least 1 frame, not {chunk}")
+        self.segmenter = segmenter
+        self.query = query
+        self.following = following
+        self.budget = Budget(chunk)
+        capacity = segmenter.model.config.memory.capacity if memory is None else memory
+        self.state = ShotState(Memory(capacity), tuple(tuple(() for _ in targets) for targets in query.targets))
+
+    def step(self, frames: Sequence[Frame]) -> Iterator[FrameResult]:
+        """Results of the next frames, in the order given.
+
+        Out of device memory the chunk is halved, then features wait on the host, then DeviceMemoryError is
+        raised; the frames yielded and the state are right in every case, and the step can be taken again.
+        """
+        position, ready = 0, deque[FrameFeatures]()
+        while position < len(frames):
+            try:
+                if not ready:
+                    ready.extend(self._encode(frames[position : position + self.budget.chunk]))
+                result, state = self._advance(frames[position], ready[0])
+            except torch.OutOfMemoryError as error:
+                ready.clear()
+                self._tighten(error)
+                continue
+            ready.popleft()
+            position += 1
+            self.state = state
+            yield result
+
+    def save(self, path: Path) -> None:
+        """Write query and state to a file for `Segmenter.resume`. Raises OutputError when that fails."""
+        shot.save(path, Shot(self.query, self.state), self.segmenter.fingerprint)
+
+    @torch.inference_mode()
+    def _encode(self, frames: Sequence[Frame]) -> list[FrameFeatures]:
+        segmentor = self.segmenter.model.segmentor
+        pyramid = segmentor.encoder(self.segmenter.pixels([frame.rgb for frame in frames])).levels_bchw
+        first = 0 if self.state.memory.step else 1
+        features: list[FrameFeatures] = []
+        for levels, starts in ((_part(pyramid, 0, first), True), (_part(pyramid, first, None), False)):
+            if len(levels[0]):
+                features.extend(segmentor.features(levels, first=starts).frames())
+        return [each.to(torch.device("cpu")) for each in features] if self.budget.offload else features
+
+    @torch.inference_mode()
+    def _advance(self, frame: Frame, features: FrameFeatures) -> tuple[FrameResult, ShotState]:
+        model, query, memory = self.segmenter.model, self.query, self.state.memory
+        features = features.to(model.device)
+        decoded = model.segmentor.decode(features, memory, query.conditions)
+        prediction = model.segmentor.predict(decoded, query.conditions)
+        seen, known = self._follow(prediction, decoded.queries_bqc)
+        if frame.held:
+            # A picture that stands in for a damaged one would be remembered twice.
+            return FrameResult(frame, seen, prediction), ShotState(memory.pass_over(), known)
+        remembered = model.segmentor.remember(features, prediction, memory)
+        return FrameResult(frame, seen, prediction), ShotState(remembered, known)
+
+    def _follow(self, prediction: Prediction, queries_bqc: torch.Tensor) -> tuple[tuple[Seen, ...], shot.Known]:
+        everything: list[Seen] = []
+        known: list[tuple[tuple[Identity, ...], ...]] = []
+        for index, targets in enumerate(self.query.targets):
+            candidates = Candidates.of(
+                prediction.class_logits_bqc[index], prediction.mask_logits_bqhw[index], queries_bqc[index]
+            )
+            kept: list[tuple[Identity, ...]] = []
+            for condition, target in enumerate(targets):
+                seen, identities = follow(
+                    candidates, condition, target, self.state.known[index][condition], self.following
+                )
+                everything.extend(seen)
+                kept.append(tuple(identities))
+            known.append(tuple(kept))
+        return tuple(everything), tuple(known)
+
+    def _tighten(self, error: torch.OutOfMemoryError) -> None:
+        tighter = self.budget.tightened()
+        if tighter is None:
+            raise DeviceMemoryError(
+                f"{self.segmenter.device} ran out of memory with a single frame at a time: "
+                "use fewer prompts at once, a smaller --memory or a larger device"
+            ) from error
+        self.budget = tighter
+        if self.segmenter.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _part(levels: tuple[torch.Tensor, ...], start: int, stop: int | None) -> tuple[torch.Tensor, ...]:
+    return tuple(level[start:stop] for level in levels)
