@@ -75,9 +75,7 @@ def turns_for(name: str, example: dict[str, Any], k: int, answered: bool = True)
     asked = questions(task, media, targets_of(example), index=pick(wording.questions, k), style=style)
     if "question" in example:
         asked = (example["question"],)
-    reply = (
-        answer(task, text=text_of(example), index=pick(wording.answers, k), style=style) if answered else ""
-    )
+    reply = answer(task, text=text_of(example), index=pick(wording.answers, k), style=style) if answered else ""
     return [Turn(text, reply) for text in asked]
 
 
@@ -114,8 +112,7 @@ def text_of(example: dict[str, Any]) -> str:
 def as_recorded(turns: list[Turn], media: Media) -> list[dict[str, str]]:
     vision = [VISION[media], *[""] * (len(turns) - 1)]
     return [
-        {"input": mark + turn.question, "output": turn.answer or ""}
-        for mark, turn in zip(vision, turns, strict=True)
+        {"input": mark + turn.question, "output": turn.answer or ""} for mark, turn in zip(vision, turns, strict=True)
     ]
 
 
@@ -170,9 +167,7 @@ class Recorder:
 
 def recorded_streams() -> Iterator[Any]:
     examples = {
-        name: recorded["example"]
-        for content in FILES.values()
-        for name, recorded in content.get("tasks", {}).items()
+        name: recorded["example"] for content in FILES.values() for name, recorded in content.get("tasks", {}).items()
     }
     for path, content in FILES.items():
         for number, stream in enumerate(content.get("streams", [])):
@@ -238,9 +233,7 @@ def test_every_task_the_demo_accepts_has_a_row_and_a_question(content: dict[str,
         task, media = task_of(case["task"])
         assert media in task.media
         (first, *_) = turns_for(case["task"], case["example"], 0, answered=False)
-        assert case["prompt"].lower() in first.question.lower() or not task.id.startswith(
-            ("chat", "ref", "rea")
-        )
+        assert case["prompt"].lower() in first.question.lower() or not task.id.startswith(("chat", "ref", "rea"))
 
 
 def test_the_kinds_of_file_are_all_known() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, stack
@@ -258,10 +259,17 @@ class Segmenter:
             return tuple(Target(slug(name), kind) for name, kind in named)
         if not masks:
             return tuple(Target(slug(prompt.name)) for prompt in prompts)
-        anchors = preprocess.prompt_masks(masks, self.model.config.image_size // 4).to(self.device)
+        anchors = anchor_masks(preprocess.prompt_masks(masks, self.model.config.image_size)).to(self.device)
         return tuple(
             Target(slug(prompt.name), anchor=anchor) for prompt, anchor in zip(prompts, anchors, strict=True)
         )
+
+
+def anchor_masks(squares_nhw: Tensor, stride: int = 4) -> Tensor:
+    """Region masks (N, S, S) bool at the logits' size: cells at least half covered, or touched if none is."""
+    covered = F.avg_pool2d(squares_nhw[:, None].float(), stride)[:, 0]
+    half = covered >= 0.5
+    return torch.where(half.flatten(1).any(1)[:, None, None], half, covered > 0)
 
 
 def requests(prompts: Sequence[Prompt], media: tasks.Media) -> Iterator[_Request]:
