@@ -155,9 +155,7 @@ def slug(text: str) -> str:
 def check_prompts(prompts: Sequence[Prompt]) -> None:
     """Raises PromptError when there is no prompt or when two names would give the same file or layer name."""
     if not prompts:
-        raise PromptError(
-            "nothing to cut: give at least one prompt, for example --text 'the man on the right'"
-        )
+        raise PromptError("nothing to cut: give at least one prompt, for example --text 'the man on the right'")
     _check_names([prompt.name for prompt in prompts])
     for prompt in prompts:
         if isinstance(prompt, Classes):
@@ -354,9 +352,7 @@ def _draw_points(prompt: Points, width: int, height: int) -> NDArray[np.bool_]:
 def _draw_scribble(prompt: Scribble, width: int, height: int) -> NDArray[np.bool_]:
     points = _pixels(prompt, width, height)
     if len(points) < 2:
-        raise PromptError(
-            f"{_called(prompt)} needs at least two points: use a point prompt for a single click"
-        )
+        raise PromptError(f"{_called(prompt)} needs at least two points: use a point prompt for a single click")
     segments = list(pairwise(points))
     return _strokes(segments, _radius(SCRIBBLE_RADIUS, width, height), width, height)
 
@@ -377,9 +373,7 @@ def _pixels(prompt: Points | Scribble, width: int, height: int) -> list[Point]:
     return points
 
 
-def _strokes(
-    segments: Sequence[tuple[Point, Point]], radius: float, width: int, height: int
-) -> NDArray[np.bool_]:
+def _strokes(segments: Sequence[tuple[Point, Point]], radius: float, width: int, height: int) -> NDArray[np.bool_]:
     """Every pixel whose centre is within `radius` of a segment."""
     import numpy as np
 

@@ -90,13 +90,14 @@ def test_another_process_goes_on_with_the_same_logits(tmp_path: Path) -> None:
     before, after = [logits(results(whole, *part, 8)) for part in ((0, 100), (100, 120))]
     stopped = tracker()
     assert torch.equal(logits(results(stopped, 0, 100, 8)), before)
-    stopped.save(tmp_path / "shot.safetensors")
+    shot, out = tmp_path / "shot.safetensors", tmp_path / "out.pt"
+    stopped.save(shot)
     code = (
         "from pathlib import Path; from tests.e2e.test_streaming import continue_and_save;"
-        f"continue_and_save(Path({str(tmp_path / 'shot.safetensors')!r}), Path({str(tmp_path / 'out.pt')!r}), 100, 120)"
+        f"continue_and_save(Path({str(shot)!r}), Path({str(out)!r}), 100, 120)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=HERE.parents[2], check=True)
-    resumed = torch.load(tmp_path / "out.pt")
+    resumed = torch.load(out)
     assert torch.allclose(resumed, after, atol=1e-5), (resumed - after).abs().max()
 
 

@@ -93,7 +93,9 @@ def convert(
     config = infer_sizes(dataclasses.replace(config, name=out.name), shapes_of(weights))
     blueprint = Blueprint.of(blank_model(config))
     check_fit(shapes_of(without_aliases(weights, blueprint.tied)), blueprint.shapes, str(checkpoint))
-    digests = {path.name: sha256(path) for path in _sources(checkpoint, base, folder)}
+    sources = {f"checkpoint/{checkpoint.name}": checkpoint}
+    sources |= {f"base/{path.name}": path for path in _base_sources(base, folder)}
+    digests = {name: sha256(path) for name, path in sources.items()}
     return write_model(
         out,
         config,
@@ -147,9 +149,9 @@ def _existing(folder: Path, names: Iterable[str]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _sources(checkpoint: Path, base: Path, folder: Path) -> list[Path]:
+def _base_sources(base: Path, folder: Path) -> list[Path]:
     weights = weight_files(base) if base.is_dir() else [base]
-    return [checkpoint, *weights, *_existing(folder, ("config.json", *TOKENIZER_FILES))]
+    return [*weights, *_existing(folder, ("config.json", *TOKENIZER_FILES))]
 
 
 def extended_tokenizer(folder: Path, rows: int) -> Tokenizer:
@@ -223,6 +225,8 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:
         raise OutputError(f"cannot write {path}: {error}", path) from error
+    # safetensors makes files only their owner can read; a studio shares its models.
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 PARTS = {

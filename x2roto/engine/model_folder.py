@@ -39,7 +39,7 @@ class ModelHeader:
     """What `x2roto.json` says about a model.
 
     `dtype`: of the stored parameters. `parameters`: their number per part. `files`: SHA-256 of every other
-    file of the folder. `sources`: SHA-256 of every file the model was made from. `revisions`: the commit of
+    file of the folder. `sources`: SHA-256 of every file it was made from. `revisions`: the commit of
     each repository these came from, where known. `x2roto`: the version that wrote the folder.
     """
 

@@ -83,8 +83,7 @@ def _read_pickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path} holds code or objects beside tensors; refused, nothing was run", path) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{path} is damaged or no PyTorch checkpoint ({reason}); fetch it again", path) from error
+        raise ModelError(f"{path} is cut short, damaged or no PyTorch file; fetch it again", path) from error
 
 
 def weight_files(folder: Path) -> list[Path]:
