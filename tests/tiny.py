@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -100,3 +101,25 @@ def tiny_model(seed: int = 0, config: ModelConfig = TINY) -> X2SAM:
 def tiny_segmenter(seed: int = 0, **changes: object) -> Segmenter:
     """`tiny_model` with its tokenizer; `changes` replace fields of the config."""
     return Segmenter(tiny_model(seed, replace(TINY, **changes)), byte_tokenizer())
+
+
+def write_tiny_model(folder: Path, seed: int = 0) -> Path:
+    """A model folder with the tiny random weights, as the command line loads it."""
+    from x2roto.engine.convert import Provenance, write_model
+    from x2roto.engine.weights import Blueprint
+
+    tokenizer = folder.with_name(f"{folder.name}-tokenizer")
+    tokenizer.mkdir(parents=True)
+    byte_tokenizer().save(str(tokenizer / "tokenizer.json"))
+    model = tiny_model(seed)
+    state = model.state_dict()
+    write_model(
+        folder,
+        TINY,
+        Blueprint.of(model).shapes,
+        state.__getitem__,
+        tokenizer=tokenizer,
+        dtype="float32",
+        provenance=Provenance({}, {}, ()),
+    )
+    return folder

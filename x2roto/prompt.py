@@ -152,6 +152,19 @@ def slug(text: str) -> str:
     return name
 
 
+def distinct(names: Sequence[str], length: int = NAME_LENGTH) -> list[str]:
+    """The names in order, numbered where one repeats, none longer than `length`."""
+    taken: list[str] = []
+    for name in names:
+        plain = name[:length].rstrip("_")
+        unique, count = plain, 1
+        while unique in taken:
+            count += 1
+            unique = f"{plain[: length - len(f'_{count}')]}_{count}"
+        taken.append(unique)
+    return taken
+
+
 def check_prompts(prompts: Sequence[Prompt]) -> None:
     """Raises PromptError when there is no prompt or when two names would give the same file or layer name."""
     if not prompts:
@@ -185,7 +198,7 @@ def parse_prompt(kind: Kind, spelling: str, number: int = 1) -> Prompt:
     in the text; questions and class lists belong to no frame and keep theirs. The frame of the result is the
     artist's frame NUMBER as written: the caller turns it into a source index (`dataclasses.replace`).
 
-    VALUE by kind: text and question: the words; classes: `ins: person, car; sem: road`; box: `x0,y0,x1,y1`;
+    VALUE by kind: text and question: the words; classes: `person, car; road` (things; stuff); box: `x0,y0,x1,y1`;
     points and scribble: `x,y` pairs separated by `;` or spaces; mask: a picture file. Coordinates are pixels,
     or fractions when each carries `%`. Raises PromptError.
     """
@@ -196,6 +209,17 @@ def parse_prompt(kind: Kind, spelling: str, number: int = 1) -> Prompt:
     if not value:
         raise PromptError(f"empty {kind} prompt {spelling!r}: write [NAME=]VALUE[@FRAME]")
     return _PARSERS[kind](name, value, frame, number)
+
+
+def parse_classes(value: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Things and stuff of `person, dog; sky`, or of the grammar of `parse_generic`. Raises PromptError."""
+    if re.search(r"\b(ins|sem):", value):
+        return parse_generic(value)
+    things, _, stuff = value.partition(";")
+    named = [tuple(name.strip() for name in part.split(",") if name.strip()) for part in (things, stuff)]
+    if not any(named) or ";" in stuff:
+        raise PromptError(f"cannot read the classes {value!r}: write 'person, dog; sky' (things; stuff)")
+    return named[0], named[1]
 
 
 def parse_generic(prompt: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -236,7 +260,7 @@ def _question(name: str | None, value: str, frame: int | None, number: int) -> P
 
 
 def _classes(name: str | None, value: str, frame: int | None, number: int) -> Prompt:
-    return Classes(name or f"classes{number}", *parse_generic(value))
+    return Classes(name or f"classes{number}", *parse_classes(value))
 
 
 def _box(name: str | None, value: str, frame: int | None, number: int) -> Prompt:

@@ -39,6 +39,8 @@ SPELLINGS: list[tuple[Kind, str, Prompt]] = [
     ("question", "What is hot?@12", Question("what_is_hot_12", "What is hot?@12")),
     ("classes", "ins: man, taxi; sem: road", Classes("classes1", ("man", "taxi"), ("road",))),
     ("classes", "all=sem: sky", Classes("all", (), ("sky",))),
+    ("classes", "man, taxi; road", Classes("classes1", ("man", "taxi"), ("road",))),
+    ("classes", "; sky", Classes("classes1", (), ("sky",))),
     ("box", "10,20,30,40", Box("box1", 10, 20, 30, 40)),
     ("box", "car=10%, 20%,30%, 40.5%@7", Box("car", 0.1, 0.2, 0.3, 0.405, 7, relative=True)),
     ("points", "10,20", Points("points1", ((10, 20),))),
@@ -72,7 +74,9 @@ def test_default_names_are_numbered() -> None:
         ("points", "1,2;3", "x,y pairs"),
         ("points", "1,2;3%,4%", "% on every number"),
         ("scribble", "1 2", "x,y pairs"),
-        ("classes", "man, taxi", "no class named"),
+        ("classes", "; ,", "cannot read the classes"),
+        ("classes", "man; sky; road", "cannot read the classes"),
+        ("classes", "ins: ; sem:", "no class named"),
     ],
 )
 def test_bad_spelling_is_one_clear_line(kind: Kind, spelling: str, message: str) -> None:

@@ -181,7 +181,7 @@ def _follow_instances(
             seen.append(Seen(identity.name, identity.label, _empty(candidates.logits[0]), 0.0, 0.0))
             kept.append(identity)
     new = [best for column, best in enumerate(found) if column not in pairs.values()]
-    for best in new[: choices.instances - len(known)]:
+    for best in new[: max(0, choices.instances - len(known))]:
         identity = Identity(target.name, len(kept) + 1)
         score = float(candidates.scores[best, condition])
         seen.append(_seen(candidates, best, score, identity, choices))

@@ -39,8 +39,15 @@ from x2roto.errors import ModelError
 
 
 def golden_config(index: dict[str, Any]) -> ModelConfig:
-    """Our config from the three configs of a golden index, in the vocabulary of the reference's libraries."""
+    """Our config from the three configs of a golden index, in the vocabulary of the reference's libraries.
+
+    Raises ModelError for a variant of the reference that was never released.
+    """
     sam2, m2f, language = index["sam2_config"], index["mask2former_config"], dict(index["vlm_config"])
+    released = {"use_mask_guidance": sam2, "use_class_guidance": sam2, "use_text_cross_attn": m2f}
+    for switch, config in released.items():
+        if not config.get(switch, True):
+            raise ModelError(f"golden index: {switch} is off, which no released model has")
     backbone = sam2["vision_config"]["backbone_config"]
     base_rows = language["text_config"]["vocab_size"]
     rows = index["token_ids"]["pe"] + 1

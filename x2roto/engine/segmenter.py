@@ -6,6 +6,7 @@ It knows no clip and keeps no state: the same segmenter serves many shots, and e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from x2roto.engine import preprocess, shot, tasks
-from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, stack
+from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
 from x2roto.engine.model.region_sampler import draw_points
@@ -37,6 +38,7 @@ from x2roto.prompt import (
     Scribble,
     Text,
     check_prompts,
+    distinct,
     region_mask,
     slug,
 )
@@ -55,8 +57,9 @@ STOP_TEXTS = ("<|im_end|>", "<|endoftext|>")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How prompts are read. `template`: which of the trained wordings. `generate`: let the model write the answer
-    instead of forcing it (captions always do). `limit`: most tokens written. `seed`: of the region points."""
+    """How prompts are read. `template`: which of the trained questions, with the answer of that number. `generate`:
+    let the model write the answer instead of forcing it (captions always do). `limit`: most tokens written.
+    `seed`: of the region points."""
 
     template: int = 0
     generate: bool = False
@@ -123,22 +126,17 @@ class Segmenter:
         """
         check_prompts(prompts)
         plates = {None: glimpse[0], **(plates or {})}
-        try:
-            with torch.inference_mode():
-                seen = self._look(glimpse)
-                asked = [(r, self._ask(r, seen, plates, reading)) for r in requests(prompts, seen.media)]
-        except torch.OutOfMemoryError as error:
-            raise DeviceMemoryError(
-                f"the language model and a glimpse of {len(glimpse)} frames do not fit into the memory of "
-                f"{self.device}: show it fewer frames or use a larger device"
-            ) from error
+        with self._looking(glimpse) as seen:
+            asked = [(r, self._ask(r, seen, plates, reading)) for r in requests(prompts, seen.media)]
         starts = dict.fromkeys(request.start for request, _ in asked)
         return tuple(join([part for request, part in asked if request.start == start], start) for start in starts)
 
     def chat(self, question: str, glimpse: Sequence[Rgb], reading: Reading = READING) -> str:
-        """The model's answer to a question about a clip or, with a single frame, a still."""
-        with torch.inference_mode():
-            seen = self._look(glimpse)
+        """The model's answer to a question about a clip or, with a single frame, a still.
+
+        Raises PromptError for an empty question, DeviceMemoryError when the language model does not fit.
+        """
+        with self._looking(glimpse) as seen:
             turn = Turn(tasks.question(tasks.TASKS["chat"], seen.media, [question]))
             prompt = self._assemble(self._tokens([turn], seen), seen, None)
             return self._text(self._write(prompt, seen, reading)[0])
@@ -150,9 +148,12 @@ class Segmenter:
         return Tracker(self, query, **options)
 
     def resume(self, path: Path, **options: Any) -> Tracker:
-        """The tracker that `Tracker.save` wrote, on this machine. Raises ModelError if another model wrote it."""
+        """The tracker that `Tracker.save` wrote, on this machine; its memory keeps its size.
+
+        Raises ModelError if another model wrote it.
+        """
         saved = shot.load(path, self.fingerprint, self.device)
-        tracker = self.track(saved.query, **options)
+        tracker = self.track(saved.query, **options, memory=saved.state.memory.capacity)
         tracker.state = saved.state
         return tracker
 
@@ -168,6 +169,18 @@ class Segmenter:
             squares = squares.pin_memory()
         return preprocess.normalise(squares.to(self.device, non_blocking=True), self.model.dtype)
 
+    @contextmanager
+    def _looking(self, glimpse: Sequence[Rgb]) -> Iterator[_Glimpse]:
+        """The clip as the language model sees it, while it is asked."""
+        try:
+            with torch.inference_mode():
+                yield self._look(glimpse)
+        except torch.OutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"the language model and a glimpse of {len(glimpse)} frames do not fit into the memory of "
+                f"{self.device}: show it fewer frames or use a larger device"
+            ) from error
+
     def _look(self, glimpse: Sequence[Rgb]) -> _Glimpse:
         patches = preprocess.vision_patches(glimpse, self.patches)
         rows = preprocess.patch_values(patches.rows.to(self.device), self.patches, self.model.dtype)
@@ -176,9 +189,10 @@ class Segmenter:
 
     def _ask(self, request: _Request, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading) -> Query:
         generate = reading.generate or request.task.generates
-        answer = None if generate else tasks.answer(request.task, index=reading.template)
-        asked = tasks.questions(request.task, seen.media, wordings(request.prompts), index=reading.template)
-        stream = self._tokens([Turn(question, answer) for question in asked], seen)
+        question, answer = _template(request.task, reading.template)
+        asked = tasks.questions(request.task, seen.media, wordings(request.prompts), index=question)
+        forced = None if generate else tasks.answer(request.task, index=answer)
+        stream = self._tokens([Turn(text, forced) for text in asked], seen)
         masks = self._region_masks(request.prompts, plates)
         prompt = self._assemble(stream, seen, self._region_rows(masks, plates, request.start, reading.seed))
         if generate:
@@ -188,12 +202,12 @@ class Segmenter:
             written, states = (), self.model.vlm.think(prompt, seen.visual)
             cond_ids, seg_ids = prompt.cond_ids, prompt.seg_ids
         shared = request.task.conditions == "shared"
-        if not (shared or decodable(cond_ids, seg_ids)) or not (seg_ids >= 0).any():
+        if not (decodable(cond_ids, seg_ids) or (shared and (cond_ids >= 0).any() and (seg_ids >= 0).any())):
             raise PromptError(f"the model answered without a mask: {self._text(written)!r}; ask in other words")
         conditions = self.model.conditions(states, cond_ids, seg_ids, shared=shared)
         caption = self._text(written)
-        targets = described(self.tokenizer, self.special, written) if generate and not masks else ()
-        targets = targets or self._targets(request.prompts, masks)
+        # An answer with phrases of its own is about those, whatever was asked.
+        targets = described(self.tokenizer, self.special, written) or self._targets(request.prompts, masks)
         return Query((targets,), _last_turn(conditions), request.start, (caption,))
 
     def _tokens(self, turns: Sequence[Turn], seen: _Glimpse) -> TokenStream:
@@ -307,17 +321,24 @@ def wordings(prompts: Sequence[Prompt]) -> list[str]:
 
 
 def described(tokenizer: Tokenizer, special: SpecialIds, written: Sequence[int]) -> tuple[Target, ...]:
-    """The targets of a generated caption: one per phrase, told apart by number where phrases repeat."""
-    starts = [index for index, token in enumerate(written) if token == special.phrase_start]
-    ends = [index for index, token in enumerate(written) if token == special.phrase_end]
+    """The targets of a generated answer: one per condition, told apart by number where phrases repeat."""
+    tokens = torch.tensor(written[:-1], dtype=torch.long)
+    numbers = phrase_ids(tokens, special.phrase_start, special.phrase_end)
+    words = (tokens != special.phrase_start) & (tokens != special.phrase_end)
     phrases = [
-        slug(str(tokenizer.decode(list(written[start + 1 : end]), skip_special_tokens=True)))
-        for start, end in zip(starts, ends, strict=False)
+        slug(str(tokenizer.decode(tokens[words & (numbers == number)].tolist(), skip_special_tokens=True)))
+        for number in numbers.unique()
+        if number >= 0
     ]
-    repeats = [phrases[:index].count(phrase) for index, phrase in enumerate(phrases)]
-    return tuple(
-        Target(f"{phrase}_{count + 1}" if count else phrase) for phrase, count in zip(phrases, repeats, strict=True)
-    )
+    return tuple(map(Target, distinct(phrases)))
+
+
+def _template(task: tasks.Task, index: int) -> tuple[int, int]:
+    """Question and answer of one wording. There are fewer answers, so their numbers go round."""
+    wording = task.wordings["plain"]
+    if not 0 <= index < len(wording.questions):
+        raise PromptError(f"{task.id} has no template {index}: choose one of 0 to {len(wording.questions) - 1}")
+    return index, index % len(wording.answers)
 
 
 def join(parts: Sequence[Query], start: int | None) -> Query:

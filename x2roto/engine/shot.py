@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,11 @@ def save(path: Path, shot: Shot, fingerprint: str) -> None:
             os.fsync(written.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"cannot save the shot to {path}: {error}", path) from error
+    finally:
+        # Gone after the rename. Where nothing could be written there may be nothing to remove it from.
+        with suppress(OSError):
+            partial.unlink()
 
 
 def load(path: Path, fingerprint: str, device: torch.device) -> Shot:
@@ -94,13 +98,13 @@ def load(path: Path, fingerprint: str, device: torch.device) -> Shot:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["x2roto"])
             tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if header["schema"] != SCHEMA:
+            raise ModelError(f"{path} has schema {header['schema']}, this version reads {SCHEMA}", path)
+        if header["model"] != fingerprint:
+            raise ModelError(f"{path} was saved by model {header['model']}, not {fingerprint}: use that one", path)
+        shot = _unpack(header["shot"], tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} is not a saved shot: {error}", path) from error
-    if header["schema"] != SCHEMA:
-        raise ModelError(f"{path} has schema {header['schema']}, this version reads {SCHEMA}", path)
-    if header["model"] != fingerprint:
-        raise ModelError(f"{path} was saved by model {header['model']}, not {fingerprint}: use that one", path)
-    shot = _unpack(header["shot"], tensors)
     assert isinstance(shot, Shot)
     return shot
 

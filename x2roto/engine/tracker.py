@@ -112,12 +112,18 @@ class Tracker:
     def _encode(self, frames: Sequence[Frame]) -> list[FrameFeatures]:
         segmentor = self.segmenter.model.segmentor
         pyramid = segmentor.encoder(self.segmenter.pixels([frame.rgb for frame in frames])).levels_bchw
-        first = 0 if self.state.memory.step else 1
+        first = self._without_memory(frames)
         features: list[FrameFeatures] = []
         for levels, starts in ((_part(pyramid, 0, first), True), (_part(pyramid, first, None), False)):
             if len(levels[0]):
                 features.extend(segmentor.features(levels, first=starts).frames())
         return [each.to(torch.device("cpu")) for each in features] if self.budget.offload else features
+
+    def _without_memory(self, frames: Sequence[Frame]) -> int:
+        """How many of the next frames find the memory empty: up to the first one that will be remembered."""
+        if self.state.memory.entries:
+            return 0
+        return 1 + next((index for index, frame in enumerate(frames) if not frame.held), len(frames))
 
     @torch.inference_mode()
     def _advance(self, frame: Frame, features: FrameFeatures) -> tuple[FrameResult, ShotState]:
@@ -127,8 +133,8 @@ class Tracker:
         prediction = model.segmentor.predict(decoded, query.conditions)
         seen, known = self._follow(prediction, decoded.queries_bqc)
         if frame.held:
-            # A picture that stands in for a damaged one would be remembered twice.
-            return FrameResult(frame, seen, prediction), ShotState(memory.pass_over(), known)
+            # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
+            return FrameResult(frame, seen, prediction), ShotState(memory.pass_over(), self.state.known)
         remembered = model.segmentor.remember(features, prediction, memory)
         return FrameResult(frame, seen, prediction), ShotState(remembered, known)
 

@@ -88,6 +88,13 @@ def temporal_on(gap: int, dim: int, device: torch.device, dtype: torch.dtype) ->
     return temporal(gap, dim).to(device, dtype)
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def extent(width: int, height: int, device: torch.device) -> Tensor:
+    """Width and height as a (2,) float32 tensor that is already on the device."""
+    return torch.tensor((width, height), dtype=torch.float32, device=device)
+
+
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def reference_points(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:

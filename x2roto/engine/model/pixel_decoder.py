@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from x2roto.engine.model.config import PixelDecoderConfig
-from x2roto.engine.model.encodings import reference_points, sine_tokens
+from x2roto.engine.model.encodings import extent, reference_points, sine_tokens
 
 LEVELS = 3
 GROUPS = 32
@@ -126,8 +126,8 @@ def sample_levels(values_blc: Tensor, offsets: Tensor, weights: Tensor, sizes: S
     levels = values_blc.split([height * width for height, width in sizes], dim=1)
     total = torch.zeros((), device=values_blc.device)
     for index, ((height, width), level) in enumerate(zip(sizes, levels, strict=True)):
-        extent = torch.tensor((width, height), device=offsets.device, dtype=torch.float32)
-        where = centres[:, None, None, :] + offsets[:, :, :, index] / extent  # b l h p 2
+        size = extent(width, height, offsets.device)
+        where = centres[:, None, None, :] + offsets[:, :, :, index] / size  # b l h p 2
         grid = (2 * where - 1).transpose(1, 2).flatten(0, 1)  # bh l p 2
         image = level.float().unflatten(2, (heads, -1)).permute(0, 2, 3, 1).reshape(batch * heads, -1, height, width)
         read = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
