@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from x2roto.errors import PromptError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,78 @@ class FrameRange:
             and (self.stop is None or index < self.stop)
             and (index - self.start) % self.step == 0
         )
+
+    def up_to(self, count: int) -> range:
+        """Its indices in a clip of `count` frames, ascending; those before the clip's start left out."""
+        skipped = max(0, -(self.start // self.step)) if self.start < 0 else 0
+        stop = count if self.stop is None else min(self.stop, count)
+        return range(self.start + skipped * self.step, stop, self.step)
+
+
+ALL_FRAMES = (FrameRange(),)
+
+_SPAN = re.compile(r"(?P<first>-?\d+)(?P<dash>-(?P<last>-?\d+)?)?(?:x(?P<step>\d+))?")
+
+
+def parse_frames(text: str, first_frame: int = 0) -> tuple[FrameRange, ...]:
+    """Ranges of source indices from what an artist writes: `1001-1050`, `1001-1050x2`, `1001-1010,1020`, `1040-`.
+
+    Numbers are inclusive frame numbers of a clip whose index 0 is `first_frame`; with the default 0 they are
+    0-based source frames. `xN` takes every N-th; an open end runs to the end of the clip. A range may begin
+    before the clip or end after it: `FrameRange.up_to` clamps. Raises `PromptError` on anything else.
+    """
+    return tuple(_parse_span(span.strip(), text, first_frame) for span in text.split(","))
+
+
+def _parse_span(span: str, text: str, first_frame: int) -> FrameRange:
+    match = _SPAN.fullmatch(span)
+    if match is None:
+        raise PromptError(
+            f"frame range {span!r} in {text!r} is not understood: write 1001-1050, 1001-1050x2 or 1001-1010,1020"
+        )
+    first, step = int(match["first"]), int(match["step"] or 1)
+    last = first if match["dash"] is None else int(match["last"]) if match["last"] else None
+    if step < 1:
+        raise PromptError(f"frame range {span!r} has step 0: use x1 or more")
+    if last is not None and last < first:
+        raise PromptError(f"frame range {span!r} runs backwards: write {last}-{first}")
+    return FrameRange(first - first_frame, None if last is None else last - first_frame + 1, step)
+
+
+def format_frames(indices: Sequence[int], first_frame: int = 0) -> str:
+    """Ascending source indices in the artist's numbers, short: `1001-1010,1020`."""
+    runs = groupby(enumerate(indices), key=lambda item: item[1] - item[0])
+    numbers = [[index + first_frame for _, index in run] for _, run in runs]
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in numbers)
+
+
+def frame_indices(ranges: Sequence[FrameRange], count: int) -> list[int]:
+    """Every source index the ranges name in a clip of `count` frames, ascending, each once."""
+    return sorted(set().union(*(span.up_to(count) for span in ranges)))
+
+
+def within(ranges: Sequence[FrameRange], index: int) -> bool:
+    """Whether any range names source index `index`."""
+    return any(index in span for span in ranges)
+
+
+def frames_end(ranges: Sequence[FrameRange]) -> int | None:
+    """The source index no range reaches (exclusive end of all); None when one runs to the end of the clip."""
+    stops = [span.stop for span in ranges]
+    return None if None in stops else max((stop for stop in stops if stop is not None), default=0)
+
+
+def spread(count: int, indices: Sequence[int]) -> list[int]:
+    """`count` of the indices evenly from first to last (positions truncated), all of them when there are fewer.
+
+    Source: wanghao9610/X2SAM@5b0b106 dataset/utils/load.py, computed in whole numbers.
+    """
+    if count < 1:
+        raise ValueError("at least one frame must be sampled")
+    if count >= len(indices):
+        return list(indices)
+    last = len(indices) - 1
+    return [indices[position * last // max(1, count - 1)] for position in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +135,10 @@ class ClipInfo:
     has_audio: bool = False
     notes: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def number(self, index: int) -> int:
+        """The frame number an artist sees on source index `index`."""
+        return index + self.first_frame
 
 
 @dataclass(frozen=True, slots=True)
