@@ -130,11 +130,7 @@ def test_every_turn_has_its_own_phrase_and_seg(tokenizer: Tokenizer, special: Sp
     stream = tokenise(conversation(turns), tokenizer, special)
     assert stream.cond_ids is not None
     assert stream.cond_ids.max() == stream.seg_ids.max() == 2
-    order = [
-        np.flatnonzero(array == number)[0]
-        for number in range(3)
-        for array in (stream.cond_ids, stream.seg_ids)
-    ]
+    order = [np.flatnonzero(array == number)[0] for number in range(3) for array in (stream.cond_ids, stream.seg_ids)]
     assert order == sorted(order)
 
 
