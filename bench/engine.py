@@ -278,7 +278,7 @@ def stages(scene: Scene) -> Iterator[Stage]:
 def attend(segmentor: Segmentor, frame: FrameFeatures, memory: Memory, scale: int) -> Tensor:
     """One scale of one frame conditioned on memory, with the part that may run ahead."""
     attention, level = segmentor.memory_attention, frame.levels[scale]
-    positions = segmentor.memory_positions(memory, scale)
+    positions = segmentor.memory_positions(memory)
     attended: Tensor = attention(attention.prepare(level), level, memory.tokens(scale), positions)
     return attended
 

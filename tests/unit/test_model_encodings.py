@@ -13,12 +13,12 @@ from x2roto.engine.model.encodings import (
     centres,
     reference_points,
     rope,
-    rope_on,
     rotate,
     sine,
     sine_tokens,
     temporal,
     temporal_on,
+    turns_on,
 )
 
 CPU = torch.device("cpu")
@@ -55,22 +55,22 @@ def test_rope_turns_half_of_the_pairs_by_column_and_half_by_row() -> None:
         assert sin[token, pair].item() == pytest.approx(math.sin(angle), abs=1e-6)
 
 
-def test_rotation_is_complex_multiplication_of_adjacent_channels() -> None:
-    cos, sin = rope(16, 3, 4)
-    x = noise(2, 12, 16)
-    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * torch.complex(cos, sin)
-    torch.testing.assert_close(rotate(x, cos, sin), torch.view_as_real(turned).flatten(-2))
+def test_rotation_turns_adjacent_channels() -> None:
+    (cos, sin), x = rope(16, 3, 4), noise(2, 12, 16)
+    a, b = x[..., 0::2], x[..., 1::2]
+    expected = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+    torch.testing.assert_close(rotate(x, turns_on(16, 3, 4, CPU)), expected)
 
 
 def test_rotation_preserves_norms() -> None:
     x = noise(2, 12, 16)
-    torch.testing.assert_close(rotate(x, *rope(16, 3, 4)).norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(rotate(x, turns_on(16, 3, 4, CPU)).norm(dim=-1), x.norm(dim=-1))
 
 
 @pytest.mark.parametrize("size", [(1, 7), (7, 1)])
 def test_rotated_products_depend_on_the_distance_only(size: tuple[int, int]) -> None:
-    tables = rope(16, *size)
-    queries, keys = (rotate(noise(16, seed=seed).expand(7, -1), *tables) for seed in (1, 2))
+    turns = turns_on(16, *size, CPU)
+    queries, keys = (rotate(noise(16, seed=seed).expand(7, -1), turns) for seed in (1, 2))
     scores = queries @ keys.T
     for distance in range(-6, 7):
         diagonal = scores.diagonal(distance)
@@ -79,8 +79,8 @@ def test_rotated_products_depend_on_the_distance_only(size: tuple[int, int]) -> 
 
 
 def test_rotation_of_half_precision_is_computed_in_full() -> None:
-    tables, x = rope(16, 8, 8), noise(1, 64, 16).bfloat16()
-    assert torch.equal(rotate(x, *tables), rotate(x.float(), *tables).bfloat16())
+    turns, x = turns_on(16, 8, 8, CPU), noise(1, 64, 16).bfloat16()
+    assert torch.equal(rotate(x, turns), rotate(x.float(), turns).bfloat16())
 
 
 def test_reference_points_are_pixel_centres_x_first_level_by_level() -> None:
@@ -98,7 +98,8 @@ def test_tables_on_a_device_are_the_plain_ones() -> None:
     assert torch.equal(sine_tokens(12, 3, 5, CPU, torch.float32), sine(12, 3, 5).flatten(1).T)
     assert torch.equal(sine_tokens(12, 3, 5, CPU, torch.bfloat16), sine(12, 3, 5).flatten(1).T.bfloat16())
     assert torch.equal(temporal_on(3, 12, CPU, torch.bfloat16), temporal(3, 12).bfloat16())
-    assert all(map(torch.equal, rope_on(16, 3, 4, CPU), rope(16, 3, 4)))
+    turns = turns_on(16, 3, 4, CPU)
+    assert all(map(torch.equal, (turns.real, turns.imag), rope(16, 3, 4)))
 
 
 def test_bfloat16_computation_is_not_rounding_of_the_exact_table() -> None:
@@ -115,7 +116,7 @@ def test_tables_first_used_for_inference_still_serve_training() -> None:
             sine_tokens(8, 11, 13, CPU, torch.float32),
             temporal_on(17, 8, CPU, torch.float32),
             reference_points(((11, 13),), CPU),
-            *rope_on(8, 11, 13, CPU),
+            torch.view_as_real(turns_on(8, 11, 13, CPU)),
         ]
     for table in made:
         weight = torch.ones_like(table, requires_grad=True)

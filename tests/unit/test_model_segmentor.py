@@ -100,8 +100,7 @@ def test_positions_of_the_memory_are_place_plus_distance_oldest_first(pyramid: M
     side = TINY.image_size // 16
     place = sine(TINY.dim, side, side).flatten(1).T
     expected = torch.cat([place + temporal(gap, TINY.dim) for gap in (3, 2)])
-    for scale in range(3):
-        torch.testing.assert_close(SEGMENTOR.memory_positions(memory, scale), expected)
+    torch.testing.assert_close(SEGMENTOR.memory_positions(memory), expected)
 
 
 def test_each_scale_attends_its_own_memory(pyramid: Maps) -> None:
@@ -112,7 +111,7 @@ def test_each_scale_attends_its_own_memory(pyramid: Maps) -> None:
             SEGMENTOR.memory_attention.prepare(features.levels[scale]),
             features.levels[scale],
             memory.entries[0].maps_bchw[scale].flatten(2).mT,
-            SEGMENTOR.memory_positions(memory, scale),
+            SEGMENTOR.memory_positions(memory),
         )
         assert torch.equal(level, expected)
 

@@ -319,7 +319,7 @@ def _frame_boundaries(
         ours[f"pixel_decoder.scale{scale}"] = level
         if memory.entries:
             ours[f"retrieved.scale{scale}"] = memory.tokens(scale).transpose(0, 1)
-            ours[f"retrieved_pos.scale{scale}"] = segmentor.memory_positions(memory, scale)[:, None]
+            ours[f"retrieved_pos.scale{scale}"] = segmentor.memory_positions(memory)[:, None]
             ours[f"memory_attention.scale{scale}"] = levels[scale].flatten(2).mT[None]
     for index, decoded in enumerate(segmentor.decoder.layers(levels, masks, conditions)):
         ours[f"decoder.mask_logits{index}"] = decoded.mask_logits_bqhw

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +158,7 @@ class Segmenter:
         tracker.state = saved.state
         return tracker
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A short digest of the weights: the conditions and memory of a shot fit only the model that made them."""
         return shot.digest(self.model.segmentor.decoder.state_dict())

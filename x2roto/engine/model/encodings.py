@@ -52,10 +52,10 @@ def rope(dim: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate adjacent channel pairs of x (…, tokens, dim) by tables (tokens, dim / 2), in float32."""
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2).type_as(x)
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate adjacent channel pairs of x (…, tokens, dim) by complex64 `turns` (tokens, dim / 2), in float32."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * turns).flatten(-2).type_as(x)
 
 
 def centres(length: int, *, compute: torch.dtype = torch.float32) -> Tensor:
@@ -75,10 +75,9 @@ def sine_tokens(dim: int, height: int, width: int, device: torch.device, dtype: 
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def rope_on(dim: int, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`rope` on a device."""
-    cos, sin = rope(dim, height, width)
-    return cos.to(device), sin.to(device)
+def turns_on(dim: int, height: int, width: int, device: torch.device) -> Tensor:
+    """`rope` on a device, as complex64 numbers for `rotate`, (height * width, dim / 2)."""
+    return torch.complex(*rope(dim, height, width)).to(device)
 
 
 @lru_cache(maxsize=32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import Sam2HieraDetConfig, Sam2VisionConfig, Sam2VisionModel
 
 from x2roto.engine.model.config import MaskEncoderConfig
@@ -27,6 +28,7 @@ class MaskEncoder(Sam2VisionModel):
 
     def __init__(self, config: MaskEncoderConfig, image_size: int) -> None:
         super().__init__(_library_config(config, image_size))
+        self.neck.position_encoding = _NoEncoding()
 
     def forward(self, pixels_bchw: Tensor) -> Pyramid:
         """Encode normalised frames (B, 3, image_size, image_size)."""
@@ -34,6 +36,13 @@ class MaskEncoder(Sam2VisionModel):
         # The neck lists coarse to fine and starts with the stride-32 level, which nothing reads.
         levels = self.neck(stages)[0][-3:][::-1]
         return Pyramid(levels, stages[-2])
+
+
+class _NoEncoding(nn.Module):
+    """In place of the neck's position maps, which nothing reads."""
+
+    def forward(self, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:
+        return torch.empty(0, device=device, dtype=dtype)
 
 
 def _library_config(config: MaskEncoderConfig, image_size: int) -> Sam2VisionConfig:

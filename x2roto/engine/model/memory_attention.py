@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from x2roto.engine.model.config import MemoryConfig
-from x2roto.engine.model.encodings import rope_on, rotate, sine_tokens
-
-Rope = tuple[Tensor, Tensor]
+from x2roto.engine.model.encodings import rotate, sine_tokens, turns_on
 
 
 class MemoryAttention(nn.Module):
@@ -30,7 +28,7 @@ class MemoryAttention(nn.Module):
         height, width = level_bchw.shape[-2:]
         tokens = level_bchw.flatten(2).mT
         tokens = tokens + 0.1 * sine_tokens(self.dim, height, width, tokens.device, tokens.dtype)
-        return self.layers[0].look_at_self(tokens, self._rope(level_bchw))
+        return self.layers[0].look_at_self(tokens, self._turns(level_bchw))
 
     def forward(self, prepared_blc: Tensor, level_bchw: Tensor, memory_bmc: Tensor, positions_mc: Tensor) -> Tensor:
         """Features of one scale conditioned on memory, shaped like `level_bchw`.
@@ -38,18 +36,18 @@ class MemoryAttention(nn.Module):
         `prepared_blc`: what `prepare` gave for the level. `memory_bmc`: tokens of all remembered frames, oldest
         first; `positions_mc`: their sine plus frame-gap encoding.
         """
-        rope = self._rope(level_bchw)
+        turns = self._turns(level_bchw)
         keys = memory_bmc + positions_mc
         tokens = prepared_blc
         for index, layer in enumerate(self.layers):
             if index:
-                tokens = layer.look_at_self(tokens, rope)
-            tokens = layer.look_at_memory(tokens, keys, memory_bmc, rope)
+                tokens = layer.look_at_self(tokens, turns)
+            tokens = layer.look_at_memory(tokens, keys, memory_bmc, turns)
             tokens = layer.think(tokens)
         return self.layer_norm(tokens).mT.unflatten(2, level_bchw.shape[-2:])
 
-    def _rope(self, level_bchw: Tensor) -> Rope:
-        return rope_on(self.dim, *level_bchw.shape[-2:], level_bchw.device)
+    def _turns(self, level_bchw: Tensor) -> Tensor:
+        return turns_on(self.dim, *level_bchw.shape[-2:], level_bchw.device)
 
 
 class MemoryLayer(nn.Module):
@@ -65,13 +63,13 @@ class MemoryLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(dim)
         self.layer_norm3 = nn.LayerNorm(dim)
 
-    def look_at_self(self, tokens_blc: Tensor, rope: Rope) -> Tensor:
+    def look_at_self(self, tokens_blc: Tensor, turns: Tensor) -> Tensor:
         normed = self.layer_norm1(tokens_blc)
-        return tokens_blc + self.self_attn(normed, normed, normed, rope, rotate_keys=True)
+        return tokens_blc + self.self_attn(normed, normed, normed, turns, rotate_keys=True)
 
-    def look_at_memory(self, tokens_blc: Tensor, keys_bmc: Tensor, values_bmc: Tensor, rope: Rope) -> Tensor:
+    def look_at_memory(self, tokens_blc: Tensor, keys_bmc: Tensor, values_bmc: Tensor, turns: Tensor) -> Tensor:
         normed = self.layer_norm2(tokens_blc)
-        return tokens_blc + self.cross_attn(normed, keys_bmc, values_bmc, rope, rotate_keys=False)
+        return tokens_blc + self.cross_attn(normed, keys_bmc, values_bmc, turns, rotate_keys=False)
 
     def think(self, tokens_blc: Tensor) -> Tensor:
         return tokens_blc + self.linear2(F.relu(self.linear1(self.layer_norm3(tokens_blc))))
@@ -87,8 +85,8 @@ class SingleHeadAttention(nn.Module):
         self.v_proj = nn.Linear(dim, dim)
         self.o_proj = nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, rope: Rope, *, rotate_keys: bool) -> Tensor:
-        q, k, v = rotate(self.q_proj(queries), *rope), self.k_proj(keys), self.v_proj(values)
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, turns: Tensor, *, rotate_keys: bool) -> Tensor:
+        q, k, v = rotate(self.q_proj(queries), turns), self.k_proj(keys), self.v_proj(values)
         if rotate_keys:
-            k = rotate(k, *rope)
+            k = rotate(k, turns)
         return self.o_proj(F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0])

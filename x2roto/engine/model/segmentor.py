@@ -109,14 +109,15 @@ class Segmentor(nn.Module):
 
     def attend(self, features: FrameFeatures, memory: Memory) -> Maps:
         """The levels of one frame conditioned on memory, coarse to fine."""
+        positions = self.memory_positions(memory)
         return tuple(
-            self.memory_attention(prepared, level, memory.tokens(scale), self.memory_positions(memory, scale))
+            self.memory_attention(prepared, level, memory.tokens(scale), positions)
             for scale, (prepared, level) in enumerate(zip(features.prepared, features.levels, strict=True))
         )
 
-    def memory_positions(self, memory: Memory, scale: int) -> Tensor:
-        """Sine plus frame-gap encoding of all memory tokens of a scale, (entries * h * w, C)."""
-        like = memory.entries[0].maps_bchw[scale]
+    def memory_positions(self, memory: Memory) -> Tensor:
+        """Sine plus frame-gap encoding of all memory tokens, (entries * h * w, C); the same for every scale."""
+        like = memory.entries[0].maps_bchw[0]
         space = sine_tokens(self.dim, *like.shape[-2:], like.device, like.dtype)
         return torch.cat([space + temporal_on(gap, self.dim, like.device, like.dtype) for gap in memory.gaps()])
 
