@@ -28,7 +28,7 @@ class MaskEncoder(Sam2VisionModel):
 
     def __init__(self, config: MaskEncoderConfig, image_size: int) -> None:
         super().__init__(_library_config(config, image_size))
-        self.neck.position_encoding = _NoEncoding()
+        self.neck.position_encoding = _NoEncoding()  # type: ignore[assignment]
 
     def forward(self, pixels_bchw: Tensor) -> Pyramid:
         """Encode normalised frames (B, 3, image_size, image_size)."""
