@@ -62,13 +62,13 @@ def test_states_are_the_last_layer_s_before_the_final_norm(
     stock_states: Callable[[Spliced, Visual], Tensor],
 ) -> None:
     prompt = spliced(PROMPT)
-    torch.testing.assert_close(LANGUAGE.think(prompt, VISIBLE), stock_states(prompt, VISIBLE), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(LANGUAGE.think(prompt, VISIBLE), stock_states(prompt, VISIBLE), atol=1e-4, rtol=1e-4)
 
 
 def test_logits_are_those_of_the_stock_model(stock: Qwen3VLForConditionalGeneration) -> None:
     ids = torch.tensor([[5, 9, 77, 30, 12]])
     ours = LANGUAGE.logits(LANGUAGE.think(spliced(ids, BLIND), BLIND))
-    torch.testing.assert_close(ours, stock(input_ids=ids).logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours, stock(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
 
 
 def test_pictures_enter_by_their_rows_and_by_every_deepstack_layer() -> None:
@@ -88,7 +88,7 @@ def test_padded_rows_equal_each_prompt_alone() -> None:
     together = LANGUAGE.think(spliced(ids, BLIND, mask), BLIND)
     for index, alone in enumerate((long, short)):
         expected = LANGUAGE.think(spliced(alone, BLIND), BLIND)[0]
-        torch.testing.assert_close(together[index, : alone.shape[1]], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together[index, : alone.shape[1]], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_written_states_are_those_of_the_answer_given_beforehand() -> None:
@@ -162,7 +162,7 @@ def test_pictures_seen_together_equal_each_alone() -> None:
     alone = [LANGUAGE.see(patches, torch.tensor([grid])) for patches, grid in clips]
     assert together.rows.shape == (8, DIM)
     assert len(together.deepstack) == 3
-    torch.testing.assert_close(together.rows, torch.cat([seen.rows for seen in alone]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together.rows, torch.cat([seen.rows for seen in alone]), atol=1e-4, rtol=1e-4)
     for index, rows in enumerate(together.deepstack):
         expected = torch.cat([seen.deepstack[index] for seen in alone])
-        torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(rows, expected, atol=1e-4, rtol=1e-4)

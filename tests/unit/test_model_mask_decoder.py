@@ -79,7 +79,7 @@ def test_packed_attention_is_torch_s_multihead_attention() -> None:
     mask = noise(2, 1, 5, 7, seed=3) > -0.5
     hidden = ~mask.expand(-1, HEADS, -1, -1).flatten(0, 1)
     expected, _ = stock(q, k, v, attn_mask=hidden)
-    torch.testing.assert_close(packed(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(packed(q, k, v, mask), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_split_attention_places_queries_and_keys_but_not_values() -> None:
@@ -91,7 +91,7 @@ def test_split_attention_places_queries_and_keys_but_not_values() -> None:
     stock.out_proj.load_state_dict(split.out_proj.state_dict())
     hidden, positions = noise(2, 5, DIM), noise(5, DIM, seed=1)
     expected, _ = stock(hidden + positions, hidden + positions, hidden)
-    torch.testing.assert_close(split(hidden + positions, hidden), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(split(hidden + positions, hidden), expected, atol=1e-4, rtol=1e-4)
 
 
 # ---- the whole decoder ------------------------------------------------------------------------------------
@@ -133,8 +133,8 @@ def test_equals_a_plain_formulation_layer_by_layer() -> None:
         if index:
             layer, level = DECODER.decoder.layers[index - 1], (index - 1) % 3
             h = plain_layer(layer, h, level, ours[index - 1].mask_logits_bqhw, CONDITIONS)
-        torch.testing.assert_close(decoded.hidden_bqc, h, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(decoded.queries_bqc, DECODER.decoder.layernorm(h), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(decoded.hidden_bqc, h, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(decoded.queries_bqc, DECODER.decoder.layernorm(h), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(decoded.mask_logits_bqhw, plain_masks(h), atol=1e-4, rtol=1e-5)
 
 
@@ -159,11 +159,11 @@ def test_different_sets_of_conditions_as_a_batch_equal_each_alone() -> None:
     together, classes = decode(stack(parts))
     for index, part in enumerate(parts):
         alone, its_classes = decode(part)
-        torch.testing.assert_close(together.hidden_bqc[index], alone.hidden_bqc[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together.hidden_bqc[index], alone.hidden_bqc[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(together.mask_logits_bqhw[index], alone.mask_logits_bqhw[0], atol=1e-4, rtol=1e-5)
         phrases = its_classes.shape[-1] - 1
-        torch.testing.assert_close(classes[index, :, :phrases], its_classes[0, :, :-1], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(classes[index, :, -1], its_classes[0, :, -1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(classes[index, :, :phrases], its_classes[0, :, :-1], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(classes[index, :, -1], its_classes[0, :, -1], atol=1e-4, rtol=1e-4)
         assert (classes[index, :, phrases:-1] == -1e6).all()
 
 
@@ -185,7 +185,7 @@ def test_the_order_of_phrases_moves_columns_and_nothing_else() -> None:
     )
     (before, classes), (after, its_classes) = decode(CONDITIONS), decode(moved)
     torch.testing.assert_close(after.mask_logits_bqhw, before.mask_logits_bqhw, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(its_classes, classes[..., [1, 0, 2]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(its_classes, classes[..., [1, 0, 2]], atol=1e-4, rtol=1e-4)
 
 
 # ---- classes ----------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def test_only_the_coarsest_level_hears_from_the_stage_above() -> None:
     above = F.interpolate(convs[0](maps[3]), scale_factor=2, mode="nearest")
     expected = (convs[3](maps[0]), convs[2](maps[1]), convs[1](maps[2]) + above)
     for ours, theirs in zip(ENCODER(PIXELS).levels_bchw, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     assert torch.equal(ENCODER(PIXELS).region_bhwc, stages[2])
 
 
@@ -46,5 +46,5 @@ def test_a_batch_equals_its_frames_one_by_one() -> None:
     for index in range(len(PIXELS)):
         alone = ENCODER(PIXELS[index : index + 1])
         for ours, theirs in zip(together.levels_bchw, alone.levels_bchw, strict=True):
-            torch.testing.assert_close(ours[index : index + 1], theirs, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(together.region_bhwc[index], alone.region_bhwc[0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours[index : index + 1], theirs, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together.region_bhwc[index], alone.region_bhwc[0], atol=1e-4, rtol=1e-4)

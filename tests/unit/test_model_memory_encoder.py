@@ -55,7 +55,7 @@ def channel_norm(x: Tensor, norm: ChannelNorm) -> Tensor:
 
 def test_channel_norm_is_over_channels_at_each_pixel() -> None:
     norm = randomised(ChannelNorm(DIM))
-    torch.testing.assert_close(norm(LEVELS[0]), channel_norm(LEVELS[0], norm), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm(LEVELS[0]), channel_norm(LEVELS[0], norm), atol=1e-4, rtol=1e-4)
 
 
 def naive(level: Tensor, scale: int) -> Tensor:
@@ -104,6 +104,6 @@ def test_a_batch_equals_its_frames_one_by_one() -> None:
         one = slice(index, index + 1)
         alone = ENCODER.downsample(tuple(level[one] for level in LEVELS))
         for ours, theirs in zip(downsampled, alone, strict=True):
-            torch.testing.assert_close(ours[one], theirs, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours[one], theirs, atol=1e-4, rtol=1e-4)
         for ours, theirs in zip(together, ENCODER(alone, MASKS[one], CLASSES[one]), strict=True):
-            torch.testing.assert_close(ours[one], theirs, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours[one], theirs, atol=1e-4, rtol=1e-4)

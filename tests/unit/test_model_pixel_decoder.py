@@ -60,7 +60,7 @@ def test_sampling_reads_every_point_bilinearly_and_zero_outside() -> None:
     offsets = 2 * noise(2, tokens, heads, 3, points, 2, seed=1)
     weights = noise(2, tokens, heads, 3 * points, seed=2).softmax(-1).unflatten(-1, (3, points))
     expected = sample_one_by_one(values, offsets, weights, sizes)
-    torch.testing.assert_close(sample_levels(values, offsets, weights, sizes), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sample_levels(values, offsets, weights, sizes), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_no_offset_reads_the_token_s_own_pixel() -> None:
@@ -93,8 +93,8 @@ def test_equals_the_stock_decoder(stock: Mask2FormerPixelDecoder, sizes: Sizes) 
     ours, theirs = DECODER(pyramid), stock(list(pyramid), return_dict=True)
     assert len(ours.levels_bchw) == len(theirs.multi_scale_features) == 3
     for mine, other in zip(ours.levels_bchw, theirs.multi_scale_features, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ours.masks_bchw, theirs.mask_features, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours.masks_bchw, theirs.mask_features, atol=1e-4, rtol=1e-4)
 
 
 def test_a_batch_equals_its_frames_one_by_one() -> None:
@@ -105,4 +105,4 @@ def test_a_batch_equals_its_frames_one_by_one() -> None:
         for ours, theirs in zip(
             (*together.levels_bchw, together.masks_bchw), (*alone.levels_bchw, alone.masks_bchw), strict=True
         ):
-            torch.testing.assert_close(ours[index], theirs[0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours[index], theirs[0], atol=1e-4, rtol=1e-4)

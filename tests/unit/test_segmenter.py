@@ -198,7 +198,7 @@ def test_sets_read_together_are_those_read_alone(segmenter: Segmenter) -> None:
             (together.conditions.token_embeds[index, :words], query.conditions.token_embeds[0]),
             (together.conditions.seg_embeds[index], query.conditions.seg_embeds[0]),
         ):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
         assert together.conditions.token_mask[index].sum() == words
 
 
@@ -534,7 +534,7 @@ def test_the_chunk_is_halved_until_it_fits(
 ) -> None:
     encoder(lambda batch: batch <= largest)
     tracker = segmenter.track(query, chunk=8)
-    torch.testing.assert_close(tracked(tracker), baseline, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tracked(tracker), baseline, atol=1e-4, rtol=1e-4)
     assert tracker.budget == Budget(chunk, offload=False)
 
 
@@ -544,7 +544,7 @@ def test_features_wait_on_the_host_when_a_single_frame_is_too_much(
     failures = iter([False] * 4)
     encoder(lambda _: next(failures, True))
     tracker = segmenter.track(query, chunk=8)
-    torch.testing.assert_close(tracked(tracker), baseline, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tracked(tracker), baseline, atol=1e-4, rtol=1e-4)
     assert tracker.budget == Budget(1, offload=True)
 
 
@@ -566,7 +566,7 @@ def test_too_little_even_so_is_one_clear_line_and_the_step_can_be_taken_again(
     assert [result.frame.index for result in done] == [0, 1, 2]
     allowed[0] = 100
     done.extend(tracker.step(CLIP[len(done) :]))
-    torch.testing.assert_close(logits(done), baseline, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(done), baseline, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["decode", "remember"])
@@ -587,7 +587,7 @@ def test_running_out_while_decoding_loses_no_frame_and_encodes_the_rest_in_small
     encoded: list[int] = []
     encoder(lambda batch: encoded.append(batch) is None)
     tracker = segmenter.track(query, chunk=8)
-    torch.testing.assert_close(tracked(tracker), baseline, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tracked(tracker), baseline, atol=1e-4, rtol=1e-4)
     assert encoded == [8, 4, 2, 1]
     assert tracker.budget == Budget(2)
     assert tracker.state.memory.step == len(CLIP)
