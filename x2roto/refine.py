@@ -135,6 +135,8 @@ def grow(alpha: Tensor, pixels: float) -> Tensor:
 
     A dilation of the bilinear picture by a disc: its maximum lies on a pixel inside or on the circle.
     """
+    if not pixels:
+        return alpha
     if pixels < 0:
         return 1 - grow(1 - alpha, -pixels)
     grown = alpha

@@ -7,8 +7,12 @@ from typing import Annotated
 import typer
 
 from x2roto import __version__
-from x2roto.cli import models
+from x2roto.cli import models, presets
+from x2roto.cli.chat import chat
+from x2roto.cli.info import info
+from x2roto.cli.preview import preview
 from x2roto.cli.report import errors_reported
+from x2roto.cli.segment import segment
 
 app = typer.Typer(
     name="x2roto",
@@ -17,6 +21,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(segment)
+app.command()(preview)
+app.command()(info)
+app.command()(chat)
+app.add_typer(presets.app, name="presets")
 app.add_typer(models.app, name="models")
 
 
@@ -38,4 +47,5 @@ def root(
 def main() -> None:
     """Run the command line; errors become one line and a documented exit code."""
     with errors_reported():
-        app()
+        # Not standalone: typer would print its own errors, in several lines.
+        raise SystemExit(app(standalone_mode=False) or 0)

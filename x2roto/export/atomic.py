@@ -103,7 +103,11 @@ class WorkFolder:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None or issubclass(kind, Exception):
-            shutil.rmtree(self.path, ignore_errors=True)
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the pieces, also those left by a run that was killed after it had joined them."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -122,7 +122,9 @@ def exr_header(
     clip = take.clip
     rows, columns = window or (slice(0, clip.height), slice(0, clip.width))
     header: dict[str, Any] = {
-        "compression": getattr(OpenEXR, f"{compression.upper()}_COMPRESSION"),
+        "compression": getattr(
+            OpenEXR, "NO_COMPRESSION" if compression == "none" else f"{compression.upper()}_COMPRESSION"
+        ),
         "type": OpenEXR.scanlineimage,
         "dataWindow": (_corner(columns.start, rows.start), _corner(columns.stop - 1, rows.stop - 1)),
         "displayWindow": (_corner(0, 0), _corner(clip.width - 1, clip.height - 1)),

@@ -50,7 +50,9 @@ class GatheringWriter:
             self._pool.submit(self.save, result, self._piece(result.number))
 
     def __enter__(self) -> Self:
-        if not self._complete:
+        if self._complete:
+            self._work.discard()
+        else:
             sweep([self.path])
             self._stack.enter_context(self._work)
             self._stack.push(self._join)

@@ -85,7 +85,9 @@ class Movie:
             self._put(_Drawn(number, self._drawing.submit(draw)))
 
     def __enter__(self) -> Self:
-        if not self._complete:
+        if self._complete:
+            self._work.discard()
+        else:
             sweep([self.path])
             self._stack.enter_context(self._work)
             self._stack.push(self._join)

@@ -1,0 +1,191 @@
+"""All prompts of a job over one shot: frames in, mattes at plate size out. Knows neither sources' files nor writers.
+
+`Cutter.cut` is the way of a frame: every pass looks at it, logits become alpha on the device, facts are taken there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from x2roto.clip import ClipInfo, FrameRange
+from x2roto.color import network_rgb
+from x2roto.device import device_memory
+from x2roto.engine import shot as shots
+from x2roto.engine.segmenter import Reading, Segmenter
+from x2roto.errors import PromptError
+from x2roto.job import Job
+from x2roto.matte import Matte, MatteFrame, Refine, Track
+from x2roto.passes import Observed, Pass, Plate
+from x2roto.planning import Shot, named_tracks
+from x2roto.refine import Previous, alpha_from_logits
+from x2roto.source import FrameSource
+from x2roto.timing import Clock
+
+PREVIOUS = "previous.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the record says of an object on a frame. `area`: mean alpha. `box`: where alpha is above one half, as
+    x0, y0, x1, y1 in pixels, exclusive. `presence`, `score`: in [0, 1].
+    """
+
+    area: float
+    box: tuple[int, int, int, int] | None
+    presence: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """One finished frame, and the facts of each object by its label."""
+
+    result: MatteFrame
+    facts: Mapping[str, Facts]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """All that the next frame depends on, as a value: it can be written while the run goes on."""
+
+    shots: tuple[shots.Shot, ...]
+    previous: Previous | None
+    fingerprint: str
+
+    def save(self, folder: Path) -> None:
+        """Write it into an existing folder. Raises OutputError or OSError."""
+        for number, each in enumerate(self.shots):
+            shots.save(folder / f"shot-{number}.safetensors", each, self.fingerprint)
+        if self.previous is not None:
+            alpha, rgb = self.previous.alpha.cpu().numpy(), self.previous.rgb.cpu().numpy()
+            np.savez(folder / PREVIOUS, alpha=alpha, rgb=rgb)
+
+
+class Cutter:
+    """All passes of a job and the way from their logits to mattes."""
+
+    def __init__(self, segmenter: Segmenter, passes: Sequence[Pass], tracks: Sequence[Track], refine: Refine) -> None:
+        labels = [label for each in passes for label in each.labels]
+        self.passes = passes
+        self.tracks = _with_found(tracks, labels)
+        # A prompt and a caption may name the same thing: that is one matte.
+        self._rows = [[row for row, label in enumerate(labels) if label == track.label] for track in self.tracks]
+        self._segmenter = segmenter
+        self._refine = refine
+        self._previous: Previous | None = None
+
+    @classmethod
+    def read(cls, job: Job, shot: Shot, segmenter: Segmenter, source: FrameSource, work: Path) -> Self:
+        """Read the prompts, with a glimpse of the shot. `work`: a folder for spools, made when one is needed.
+
+        Raises PromptError for prompts the model cannot follow, DeviceMemoryError when it does not fit.
+        """
+        torch.manual_seed(job.engine.seed)
+        colour = shot.info.colour
+        seen = source.sample(segmenter.glimpse_count(shot.prompts), shot.ranges)
+        if not seen:
+            raise PromptError("the frames to cut begin too late in the pipe: let it begin closer to them")
+        drawn_on = [index for index in segmenter.prompt_frames(shot.prompts) if index is not None]
+        ranges = [FrameRange(index, index + 1) for index in sorted(drawn_on)]
+        plates: dict[int | None, NDArray[Any]] = {}
+        if ranges:
+            plates = {frame.index: network_rgb(frame.rgb, colour) for frame in source.frames(ranges)}
+        glimpse = [network_rgb(frame.rgb, colour) for frame in seen]
+        queries = segmenter.read(shot.prompts, glimpse, plates, Reading(seed=job.engine.seed))
+        passes = [
+            Pass(segmenter, query, shot.first, job.engine, work / f"back-{number}")
+            for number, query in enumerate(queries)
+        ]
+        return cls(segmenter, passes, named_tracks(job), job.refine)
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """What the model wrote about the clip."""
+        return tuple(caption for each in self.passes for caption in each.query.captions if caption)
+
+    def before(self, indices: Sequence[int]) -> int:
+        """How many frames `look_back` has to go through."""
+        return sum(len(each.before(indices)) for each in self.passes)
+
+    def look_back(self, source: FrameSource, indices: Sequence[int]) -> Iterator[int]:
+        """Follow each prompt backward from its frame; yields every source index once done. Goes before `cut`."""
+        for each in self.passes:
+            yield from each.look_back(source, indices)
+
+    def cut(self, plates: Sequence[Plate], info: ClipInfo, clock: Clock) -> Iterator[Cut]:
+        """The mattes of the next frames, in order."""
+        observed = zip(*(each.follow([plate.shown for plate in plates]) for each in self.passes), strict=True)
+        for plate in plates:
+            with clock.on("network"):
+                objects = next(observed)
+            with clock.on("alpha"), device_memory(self._segmenter.device, "a frame's alpha"):
+                cut = self._finish(plate, objects, info)
+            yield cut
+
+    def still(self, plates: Mapping[int, Plate], index: int, info: ClipInfo) -> Cut:
+        """The mattes of one frame alone. `plates`: it, and the start frames of anchored passes, by index.
+
+        Regions are followed there straight from the frame they are drawn on; words are looked for on the frame.
+        """
+        objects = []
+        for each in self.passes:
+            order = [each.start, index] if each.anchored and each.start != index else [index]
+            *_, last = each.step([plates[wanted].shown for wanted in order])
+            objects.append(last)
+        return self._finish(plates[index], objects, info)
+
+    def state(self) -> State:
+        """All that the next frame depends on."""
+        found = tuple(shots.Shot(each.query, each.tracker.state) for each in self.passes)
+        return State(found, self._previous, self._segmenter.fingerprint)
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a state that was saved by the same job and model. Raises ModelError."""
+        for number, each in enumerate(self.passes):
+            each.tracker.state = self._segmenter.resume(folder / f"shot-{number}.safetensors").state
+        if (folder / PREVIOUS).is_file():
+            with np.load(folder / PREVIOUS) as stored:
+                alpha, rgb = (torch.from_numpy(stored[name]).to(self._segmenter.device) for name in ("alpha", "rgb"))
+            self._previous = Previous(alpha, rgb)
+
+    @torch.inference_mode()
+    def _finish(self, plate: Plate, objects: Sequence[Observed], info: ClipInfo) -> Cut:
+        rgb = torch.tensor(plate.shown.rgb, device=self._segmenter.device).float() / 255
+        every = torch.cat([one.logits for one in objects])
+        logits = torch.stack([every[rows].amax(0) for rows in self._rows])
+        alpha, previous = alpha_from_logits(logits, rgb, self._refine, self._previous)
+        self._previous = previous if self._refine.smooth else None
+        presence = self._best([value for one in objects for value in one.presence])
+        scores = self._best([value for one in objects for value in one.scores])
+        facts = dict(zip((track.label for track in self.tracks), _facts(alpha, presence, scores), strict=True))
+        layers = zip(self.tracks, alpha.cpu().numpy(), scores, strict=True)
+        mattes = tuple(Matte(track, layer, score) for track, layer, score in layers)
+        return Cut(MatteFrame(plate.frame, info.number(plate.index), mattes), facts)
+
+    def _best(self, values: Sequence[float]) -> list[float]:
+        """The greatest value of each track."""
+        return [max(values[row] for row in rows) for rows in self._rows]
+
+
+def _with_found(tracks: Sequence[Track], labels: Sequence[str]) -> tuple[Track, ...]:
+    """The tracks that prompts name, then those that only the model's caption names."""
+    known = {track.label for track in tracks}
+    found = dict.fromkeys(label for label in labels if label not in known)
+    return (*tracks, *(Track(number, label) for number, label in enumerate(found, start=len(tracks) + 1)))
+
+
+def _facts(alpha_nhw: Tensor, presence: Sequence[float], scores: Sequence[float]) -> Iterator[Facts]:
+    areas = alpha_nhw.mean((1, 2)).tolist()
+    rows, columns = ((alpha_nhw.amax(axis) > 0.5).cpu().numpy() for axis in (2, 1))
+    for area, down, across, there, score in zip(areas, rows, columns, presence, scores, strict=True):
+        (y,), (x,) = np.nonzero(down), np.nonzero(across)
+        box = (int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1) if len(x) else None
+        yield Facts(round(area, 6), box, round(there, 4), round(score, 4))

@@ -1,0 +1,53 @@
+"""Which device and numbers a job runs on, and its model there. Imported late: it loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from x2roto.engine.segmenter import Segmenter, load_segmenter
+from x2roto.errors import DeviceMemoryError, ModelError, PromptError
+from x2roto.job import EngineSpec
+
+
+def load(spec: EngineSpec) -> Segmenter:
+    """The segmenter of a job on its device.
+
+    Raises ModelError when the model or the device is missing, DeviceMemoryError when the model does not fit.
+    """
+    device = choose_device(spec.device)
+    if spec.max_vram is not None and device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, spec.max_vram * 1e9 / total), device)
+    automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with device_memory(device, "the model"):
+        return load_segmenter(spec.model, device, automatic if spec.dtype == "auto" else getattr(torch, spec.dtype))
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device, or the best there is for "auto".
+
+    Raises PromptError for a name that is none, ModelError when there is no such device.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    kind, colon, number = name.partition(":")
+    if kind not in there or (colon and (kind != "cuda" or not number.isdecimal())):
+        raise PromptError(f"--device {name!r} is not understood: use auto, cpu, cuda, cuda:1 or mps")
+    if not there[kind] or (kind == "cuda" and int(number or 0) >= torch.cuda.device_count()):
+        raise ModelError(f"there is no device {name!r} here: use --device auto or cpu")
+    return torch.device(name)
+
+
+@contextmanager
+def device_memory(device: torch.device, what: str) -> Iterator[None]:
+    """An out-of-memory error inside as a DeviceMemoryError about `what`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{what} does not fit into the memory of {device}: use a smaller --chunk, fewer prompts or another device"
+        ) from error

@@ -1,0 +1,53 @@
+"""Where a run's time goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["decode", "network", "alpha", "write"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds spent waiting for frames (`decode_s`) and for writers (`write_s`), on the network and on alpha."""
+
+    decode_s: float = 0.0
+    network_s: float = 0.0
+    alpha_s: float = 0.0
+    write_s: float = 0.0
+
+
+class Clock:
+    """Sums up what each stage takes."""
+
+    def __init__(self) -> None:
+        self._started = self._lap = time.perf_counter()
+        self._spent: dict[Stage, float] = dict.fromkeys(("decode", "network", "alpha", "write"), 0.0)
+
+    @contextmanager
+    def on(self, stage: Stage) -> Iterator[None]:
+        """Count the time inside for `stage`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[stage] += time.perf_counter() - began
+
+    def lap(self) -> float:
+        """Seconds since the last lap, the first since the clock was made."""
+        before, self._lap = self._lap, time.perf_counter()
+        return self._lap - before
+
+    @property
+    def seconds(self) -> float:
+        """Since the clock was made."""
+        return time.perf_counter() - self._started
+
+    @property
+    def timing(self) -> Timing:
+        """So far."""
+        return Timing(**{f"{stage}_s": seconds for stage, seconds in self._spent.items()})
