@@ -1,0 +1,253 @@
+"""Footage: exact mattes, the same bytes from the same seed, samples a trainer can use, clips on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from x2roto.cli.app import app
+from x2roto.errors import InputError
+from x2roto.prompt import parse_prompt
+from x2roto.train.footage import LabelledFootage, Material, ProceduralFootage, Shape, film, footage_datasets
+from x2roto.train.footage.codec import compressed
+from x2roto.train.footage.dataset import FilmedClip
+from x2roto.train.footage.material import Labelled, opened
+from x2roto.train.footage.regions import KINDS, Kind, region
+from x2roto.train.footage.render import render, render_mattes
+from x2roto.train.footage.scene import compose
+
+TRAINSET = Path(__file__).parents[2] / ".." / "shared" / "trainset"
+DRAWN = opened(None)
+SMALL = Shape(48, 72, (3, 5))
+
+
+def _film(number: int, frames: int = 5) -> FilmedClip:
+    return film(DRAWN, (2, number), SMALL, frames)
+
+
+def _digest(clip: FilmedClip) -> str:
+    assert clip.rendered.frames is not None
+    said = repr((clip.language.expressions, clip.language.questions, clip.language.caption))
+    return hashlib.sha256(clip.rendered.frames.tobytes() + clip.rendered.alpha.tobytes() + said.encode()).hexdigest()
+
+
+# ---- pictures and mattes
+
+
+def test_alphas_are_coverages_that_share_each_pixel() -> None:
+    for number in range(6):
+        rendered = _film(number).rendered
+        assert rendered.frames is not None
+        assert rendered.frames.shape == (5, 48, 72, 3)
+        assert rendered.frames.dtype == np.uint8
+        assert rendered.alpha.min() >= 0
+        assert rendered.alpha.sum(0).max() <= 1 + 1e-4
+        assert (rendered.alpha <= rendered.whole + 1e-5).all()
+
+
+def test_edges_are_soft() -> None:
+    alpha = np.concatenate([_film(number).rendered.alpha.ravel() for number in range(4)])
+    assert ((alpha > 0.05) & (alpha < 0.95)).mean() > 0.002
+
+
+def test_mattes_without_pictures_are_those_of_the_pictures() -> None:
+    scene = compose(DRAWN, (4, 1), frames=4, aspect=1.5)
+    full, bare = render(scene, 48, 72), render_mattes(scene, 48, 72)
+    assert bare.frames is None
+    assert np.array_equal(full.alpha, bare.alpha)
+
+
+def test_what_the_matte_says_is_where_the_picture_changes() -> None:
+    """Taking an actor out of the scene changes the picture under its matte most of all."""
+    from dataclasses import replace
+
+    scene = compose(DRAWN, (4, 5), frames=3, aspect=1.5)
+    calm = replace(scene.film, noise=0.0, quality=100, defocus=0.0)
+    scene = replace(scene, film=calm, light=replace(scene.light, shadow=0.0))
+    kept, taken = render(scene, 96, 144), render(replace(scene, actors=scene.actors[1:]), 96, 144)
+    assert kept.frames is not None
+    assert taken.frames is not None
+    change = np.abs(kept.frames.astype(int) - taken.frames.astype(int)).sum(-1)
+    inside = kept.alpha[0] > 0.5
+    assert inside.any()
+    assert change[inside].mean() > 20
+    assert change[kept.whole[0] < 0.01].max() <= 3
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process() -> None:
+    code = (
+        "import sys; sys.path.insert(0, '.');"
+        "from tests.unit.test_footage import _digest, _film; import torch; torch.set_num_threads(1);"
+        "print([_digest(_film(number, 3)) for number in range(3)])"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert other.stdout.strip() == str([_digest(_film(number, 3)) for number in range(3)])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_other_seeds_give_other_clips() -> None:
+    assert len({_digest(_film(number, 3)) for number in range(5)}) == 5
+
+
+def test_compression_hurts_more_the_lower_the_quality() -> None:
+    pictures = torch.rand((3, 3, 40, 50), generator=torch.Generator().manual_seed(0))
+    pictures = torch.nn.functional.avg_pool2d(pictures, 3, 1, 1)
+    errors = [float((compressed(pictures, quality) - pictures).square().mean()) for quality in (95, 60, 20)]
+    assert errors[0] < errors[1] < errors[2]
+    assert compressed(pictures, 60).shape == pictures.shape
+
+
+# ---- regions
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_regions_point_at_their_thing(kind: Kind) -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((60, 90), np.bool_)
+    mask[20:50, 30:60] = np.hypot(*np.mgrid[-15:15, -15:15]) < 14
+    for _ in range(20):
+        drawn = region(kind, mask, rng)
+        assert drawn.shape == mask.shape
+        assert drawn.dtype == np.bool_
+        assert (drawn & mask).sum() > 0.3 * min(drawn.sum(), mask.sum())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_single_pixel_can_be_pointed_at(kind: Kind) -> None:
+    mask = np.zeros((20, 30), np.bool_)
+    mask[0, 29] = True
+    assert region(kind, mask, np.random.default_rng(1)).any()
+
+
+# ---- data sets
+
+
+@pytest.mark.parametrize("data", footage_datasets(DRAWN, SMALL, seed=3, length=40), ids=lambda data: data.name)
+def test_samples_are_whole_and_the_same_each_time(data: ProceduralFootage) -> None:
+    for index in (0, 39):
+        sample, again = data[index], data[index]
+        assert sample.media == data.modality
+        assert len(sample.frames) == data.frame_count(index)
+        assert sample.frames.shape[1:] == (48, 72, 3)
+        assert np.array_equal(sample.frames, again.frames)
+        assert np.array_equal(sample.masks, again.masks)
+        assert sample.answer == again.answer
+    with pytest.raises(IndexError):
+        data[40]
+
+
+def test_some_phrases_ask_for_what_is_not_there() -> None:
+    data = ProceduralFootage(DRAWN, "refseg", Shape(32, 48, (1,)), seed=1)
+    samples = [data[index] for index in range(40)]
+    absent = [set(range(len(s.targets))) - set(s.condition.tolist()) for s in samples if s.condition is not None]
+    assert 1 <= sum(map(bool, absent)) <= 16
+
+
+def _photo(complete: bool) -> Labelled:
+    rng = np.random.default_rng(5)
+    picture = rng.integers(0, 255, (1, 100, 150, 3), dtype=np.uint8)
+    labels = np.zeros((1, 100, 150), np.uint8)
+    labels[0, 30:70, 50:100] = 1
+    labels[0, :10] = 255
+    return Labelled("made", {1: "dog"}, frozenset(), complete, lambda: (picture, labels))
+
+
+def test_where_labels_are_incomplete_the_unlabelled_is_ignored_by_words_only() -> None:
+    shape = Shape(48, 72, (4,))
+    words = LabelledFootage([_photo(False)], "refseg", shape, name="photo")[0]
+    assert words.targets == ("the dog",)
+    assert words.masks is not None
+    assert words.ignored is not None
+    assert (words.ignored == ~words.masks[0]).all()
+    pointed = LabelledFootage([_photo(False)], "objseg", shape, name="photo")[0]
+    assert pointed.ignored is None
+    complete = LabelledFootage([_photo(True)], "genseg", shape, name="clip")[0]
+    assert "dog" in complete.targets
+    assert complete.ignored is None or complete.ignored.mean() < 0.3
+
+
+def test_a_folder_without_a_manifest_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"MANIFEST\.json"):
+        Material.open(tmp_path)
+    (tmp_path / "MANIFEST.json").write_text("{}")
+    with pytest.raises(InputError, match="not a manifest"):
+        Material.open(tmp_path)
+
+
+@pytest.mark.skipif(not TRAINSET.is_dir(), reason="../shared/trainset is not there")
+def test_the_training_material_loads_and_every_kind_of_picture_is_used() -> None:
+    material = opened(TRAINSET)
+    assert {prop.look for prop in material.props} == {"real", "stylised", "drawn"}
+    assert {backdrop.kind for backdrop in material.backdrops} == {"photo", "panorama", "footage", "drawn"}
+    assert len(material.photos) == 282
+    assert len(material.clips) == 9
+    sample = LabelledFootage(material.clips, "objseg", Shape(64, 96, (4,)), name="clip")[1]
+    assert sample.masks is not None
+    assert sample.masks.any()
+
+
+# ---- command line
+
+
+def _run(*arguments: str) -> None:
+    result = CliRunner().invoke(app, ["footage", *arguments])
+    assert result.exit_code == 0, result.output
+
+
+def test_make_writes_clips_that_agree_with_their_words(tmp_path: Path) -> None:
+    _run("make", "--out", str(tmp_path), "--count", "2", "--size", "72x48", "--frames", "3", "--seed", "1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000", "000001"]
+    for folder in tmp_path.iterdir():
+        said = json.loads((folder / "language.json").read_text())
+        assert len(list((folder / "frames").iterdir())) == 3
+        ids = np.stack([np.asarray(Image.open(path)) for path in sorted((folder / "ids").iterdir())])
+        assert ids.max() <= len(said["objects"])
+        assert len(list((folder / "mattes").iterdir())) == len(said["objects"])
+        for expression in said["expressions"]:
+            assert (ids == expression["objects"][0]).any()
+            assert parse_prompt("text", expression["text"])
+
+
+def test_make_writes_the_folders_of_davis(tmp_path: Path) -> None:
+    _run("make", "--out", str(tmp_path), "--count", "1", "--size", "72x48", "--frames", "2", "--layout", "davis")
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    assert files == [
+        "Annotations/000000/00000.png",
+        "Annotations/000000/00001.png",
+        "JPEGImages/000000/00000.jpg",
+        "JPEGImages/000000/00001.jpg",
+        "Language/000000.json",
+    ]
+
+
+def test_sheet_and_check_run(tmp_path: Path) -> None:
+    _run("sheet", "--out", str(tmp_path / "sheet.png"), "--count", "3", "--size", "72x48", "--frames", "3")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 4 * 3 * 72
+    _run("check", "--count", "2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("make", "--out", "x", "--size", "tall"), "write WxH"),
+        (("check", "--material", "nowhere"), "MANIFEST.json"),
+    ],
+)
+def test_bad_options_are_told(arguments: tuple[str, ...], words: str) -> None:
+    result = CliRunner().invoke(app, ["footage", *arguments])
+    assert result.exit_code != 0
+    assert words in str(result.exception)

@@ -1,0 +1,346 @@
+"""Footage as training data: endless seeded clips, one data set for each task, and labelled pictures brought to life.
+
+An index is a seed: reading it twice gives the same sample, whatever was read before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from x2roto.engine.tasks import tag_caption
+from x2roto.train.footage.labelled import PhotoClip, film_labelled
+from x2roto.train.footage.language import TARGET_AREA, Expression, Language, describe
+from x2roto.train.footage.material import Labelled, Material
+from x2roto.train.footage.regions import KINDS, region
+from x2roto.train.footage.render import Rendered, render
+from x2roto.train.footage.scene import Scene, compose
+from x2roto.train.footage.survey import survey
+from x2roto.train.footage.vocabulary import noun_of_picture, nouns
+from x2roto.train.samples import ClipSample
+
+Masks = NDArray[np.bool_]
+FootageTask = Literal["refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg", "intseg"]
+
+ABSENT_SHARE = 0.15  # of referring samples that ask for a thing that is not there
+MOST_PHRASES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The size of the samples. `frames`: the lengths clips are drawn from; a still has one frame."""
+
+    height: int
+    width: int
+    frames: tuple[int, ...]
+
+    @property
+    def aspect(self) -> float:
+        return self.width / self.height
+
+    def length(self, seed: int, index: int) -> int:
+        """The number of frames of a clip."""
+        return int(np.random.default_rng([seed, index, 3]).choice(self.frames))
+
+
+@dataclass(frozen=True, slots=True)
+class FilmedClip:
+    """A procedural clip and all that is known about it."""
+
+    scene: Scene
+    rendered: Rendered
+    language: Language
+
+
+def film(material: Material, seed: Sequence[int], shape: Shape, frames: int, device: str = "cpu") -> FilmedClip:
+    """The clip of a seed, with its words."""
+    scene = compose(material, seed, frames=frames, aspect=shape.aspect)
+    rendered = render(scene, shape.height, shape.width, device)
+    return FilmedClip(scene, rendered, describe(scene, survey(rendered)))
+
+
+class ProceduralFootage:
+    """Endless clips for one task; a `ClipDataset` of `length` samples. All in memory, nothing is written."""
+
+    def __init__(
+        self, material: Material, task: FootageTask, shape: Shape, *, seed: int = 0, length: int = 1 << 20,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self._material, self._task, self._shape = material, task, shape
+        self._seed, self._length, self._device = seed, length, device
+
+    @property
+    def name(self) -> str:
+        return f"footage-{self.modality}-{self._task}"
+
+    @property
+    def modality(self) -> Literal["image", "video"]:
+        return "image" if self._shape.frames == (1,) else "video"
+
+    def __len__(self) -> int:
+        return self._length
+
+    def frame_count(self, index: int) -> int:
+        return self._shape.length(self._seed, index)
+
+    def __getitem__(self, index: int) -> ClipSample:
+        """The sample of an index. Scenes that leave nothing to ask for are passed over."""
+        if not 0 <= index < self._length:
+            raise IndexError(f"clip {index} of {self._length}")
+        frames = self.frame_count(index)
+        for attempt in count():
+            seed = (self._seed, crc32(self.name.encode()), index, attempt)
+            clip = film(self._material, seed, self._shape, frames, self._device)
+            sample = _MAKERS[self._task](clip, np.random.default_rng([*seed, 5]))
+            if sample is not None:
+                return sample
+        raise AssertionError("the counter never ends")
+
+
+# ---- a clip as a sample -----------------------------------------------------------------------------------
+
+
+def _referring(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+    return _phrases(clip, "refseg", clip.language.expressions, clip.language.absent, rng)
+
+
+def _reasoning(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+    return _phrases(clip, "reaseg", clip.language.questions, (), rng)
+
+
+def _phrases(
+    clip: FilmedClip, task: str, said: Sequence[Expression], absent: Sequence[Expression], rng: np.random.Generator
+) -> ClipSample | None:
+    """Words for different things, and now and then for a thing that is not there."""
+    chosen: list[Expression] = []
+    for k in rng.permutation(len(said))[:40]:
+        if said[k].actors[0] not in {expression.actors[0] for expression in chosen}:
+            chosen.append(said[k])
+    chosen = chosen[: int(rng.integers(1, MOST_PHRASES + 1))]
+    if absent and rng.random() < ABSENT_SHARE:
+        chosen = [*chosen[: MOST_PHRASES - 1], absent[int(rng.integers(len(absent)))]]
+    if not chosen:
+        return None
+    chosen = [chosen[k] for k in rng.permutation(len(chosen))]
+    return _sample(clip, task, [e.text for e in chosen], [list(e.actors) for e in chosen])
+
+
+def _classes(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+    classes = clip.language.classes
+    if not any(classes.actors):
+        return None
+    return _sample(clip, "genseg", classes.names, classes.actors)
+
+
+def _caption(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+    caption = clip.language.caption
+    if caption is None:
+        return None
+    masks = [clip.rendered.masks[list(phrase.actors)].any(0) for phrase in caption.phrases]
+    spans = [(phrase.start, phrase.stop) for phrase in caption.phrases]
+    return ClipSample(
+        _frames(clip),
+        "gcgseg",
+        masks=np.stack(masks),
+        condition=np.arange(len(masks), dtype=np.int64),
+        answer=tag_caption(caption.text, spans),
+    )
+
+
+def _object(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+    """One thing, shown by a region on any frame that shows it well; mostly the first such frame."""
+    shown = clip.rendered.masks.mean((2, 3)) >= TARGET_AREA
+    actors = np.flatnonzero(shown.any(1))
+    if not len(actors):
+        return None
+    k = int(rng.choice(actors))
+    frame = _prompt_frame(shown[k], rng)
+    target = region(KINDS[rng.integers(len(KINDS))], clip.rendered.masks[k, frame], rng)
+    return _sample(clip, "objseg" if len(_frames(clip)) > 1 else "intseg", [target], [[k]], frame)
+
+
+def _prompt_frame(shown: NDArray[np.bool_], rng: np.random.Generator) -> int:
+    frames = np.flatnonzero(shown)
+    return int(frames[0] if rng.random() < 0.6 else rng.choice(frames))
+
+
+def _lookalikes(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+    """Every kind of thing seen on one frame, each shown by one region of one of its kind."""
+    shown = clip.rendered.masks.mean((2, 3)) >= TARGET_AREA
+    if not shown.any():
+        return None
+    frame = int(np.argmax(shown.sum(0)))
+    groups = [group for group in _alike(clip.scene) if shown[group, frame].any()]
+    targets = []
+    for group in groups:
+        k = int(rng.choice([k for k in group if shown[k, frame]]))
+        targets.append(region(KINDS[rng.integers(len(KINDS))], clip.rendered.masks[k, frame], rng))
+    return _sample(clip, "vgdseg", targets, groups, frame)
+
+
+def _alike(scene: Scene) -> list[list[int]]:
+    """The actors by noun; a nameless one is a kind of its own."""
+    groups: dict[str, list[int]] = {}
+    for k, actor in enumerate(scene.actors):
+        groups.setdefault(actor.label.nouns[0] if actor.label.nouns else f"#{k}", []).append(k)
+    return list(groups.values())
+
+
+def _sample(
+    clip: FilmedClip,
+    task: str,
+    targets: Sequence[str | Masks],
+    actors: Sequence[Sequence[int]],
+    prompt_frame: int = 0,
+) -> ClipSample:
+    members = [k for group in actors for k in group]
+    conditions = [number for number, group in enumerate(actors) for _ in group]
+    return ClipSample(
+        _frames(clip),
+        task,
+        tuple(targets),
+        clip.rendered.masks[members],
+        np.array(conditions, np.int64),
+        prompt_frame=prompt_frame,
+    )
+
+
+def _frames(clip: FilmedClip) -> NDArray[np.uint8]:
+    assert clip.rendered.frames is not None
+    return clip.rendered.frames
+
+
+_MAKERS: Mapping[FootageTask, Callable[[FilmedClip, np.random.Generator], ClipSample | None]] = {
+    "refseg": _referring,
+    "reaseg": _reasoning,
+    "genseg": _classes,
+    "gcgseg": _caption,
+    "vgdseg": _lookalikes,
+    "objseg": _object,
+    "intseg": _object,
+}
+
+
+# ---- labelled photographs and clips -----------------------------------------------------------------------
+
+
+class LabelledFootage:
+    """Labelled photographs moved by a camera, or labelled real clips, for `objseg`, `intseg`, `genseg` or `refseg`.
+
+    Where labels are incomplete, pixels without one are `ignored` by tasks that name classes: what is asked for
+    could be there. A region asks for one known thing, so nothing is ignored.
+    """
+
+    def __init__(
+        self, sources: Sequence[Labelled], task: FootageTask, shape: Shape, *, name: str, seed: int = 0,
+        length: int = 1 << 20, device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self._sources, self._task, self._shape, self._name = tuple(sources), task, shape, name
+        self._seed, self._length, self._device = seed, length, device
+
+    @property
+    def name(self) -> str:
+        return f"{self._name}-{self.modality}-{self._task}"
+
+    @property
+    def modality(self) -> Literal["image", "video"]:
+        return "image" if self._shape.frames == (1,) else "video"
+
+    def __len__(self) -> int:
+        return self._length
+
+    def frame_count(self, index: int) -> int:
+        return self._shape.length(self._seed, index)
+
+    def __getitem__(self, index: int) -> ClipSample:
+        """The sample of an index; pictures that show nothing labelled are passed over."""
+        if not 0 <= index < self._length:
+            raise IndexError(f"clip {index} of {self._length}")
+        for attempt in count():
+            rng = np.random.default_rng([self._seed, crc32(self.name.encode()), index, attempt, 13])
+            source = self._sources[rng.integers(len(self._sources))]
+            clip = film_labelled(
+                source, rng, self._shape.height, self._shape.width, self.frame_count(index), self._device
+            )
+            sample = _LABELLED_MAKERS[self._task](clip, rng)
+            if sample is not None:
+                return sample
+        raise AssertionError("the counter never ends")
+
+
+def _known_object(clip: PhotoClip, rng: np.random.Generator) -> ClipSample | None:
+    shown = clip.masks.mean((2, 3)) >= TARGET_AREA
+    things = np.flatnonzero(shown.any(1))
+    if not len(things):
+        return None
+    k = int(rng.choice(things))
+    frame = _prompt_frame(shown[k], rng)
+    target = region(KINDS[rng.integers(len(KINDS))], clip.masks[k, frame], rng)
+    task = "objseg" if len(clip.frames) > 1 else "intseg"
+    return ClipSample(clip.frames, task, (target,), clip.masks[[k]], np.zeros(1, np.int64), prompt_frame=frame)
+
+
+def _known_classes(clip: PhotoClip, rng: np.random.Generator) -> ClipSample | None:
+    seen = [k for k in range(len(clip.masks)) if clip.masks[k].any()]
+    if not seen:
+        return None
+    present = sorted({clip.names[k] for k in seen})
+    others = [noun for noun in nouns() if noun not in {noun_of_picture(name) or name for name in clip.names}]
+    names = [*present, *rng.permutation(others)[: rng.integers(1, 6)].tolist()]
+    names = [names[k] for k in rng.permutation(len(names))]
+    condition = np.array([names.index(clip.names[k]) for k in seen], np.int64)
+    return ClipSample(clip.frames, "genseg", tuple(names), clip.masks[seen], condition, _ignored(clip))
+
+
+def _known_phrase(clip: PhotoClip, rng: np.random.Generator) -> ClipSample | None:
+    """ "the dog", where one dog is labelled."""
+    lone = [
+        k
+        for k, name in enumerate(clip.names)
+        if clip.names.count(name) == 1 and (clip.masks[k].mean((1, 2)) >= 3 * TARGET_AREA).any()
+    ]
+    if not lone:
+        return None
+    k = int(rng.choice(lone))
+    return ClipSample(
+        clip.frames, "refseg", (f"the {clip.names[k]}",), clip.masks[[k]], np.zeros(1, np.int64), _ignored(clip)
+    )
+
+
+def _ignored(clip: PhotoClip) -> Masks | None:
+    return clip.unknown if clip.unknown.any() else None
+
+
+_LABELLED_MAKERS: Mapping[FootageTask, Callable[[PhotoClip, np.random.Generator], ClipSample | None]] = {
+    "objseg": _known_object,
+    "intseg": _known_object,
+    "genseg": _known_classes,
+    "refseg": _known_phrase,
+}
+
+
+def footage_datasets(
+    material: Material, shape: Shape, *, seed: int = 0, length: int = 1 << 20, device: str = "cpu"
+) -> tuple[ProceduralFootage | LabelledFootage, ...]:
+    """Every data set this material gives: procedural clips and stills, photographs, real clips."""
+    still = Shape(shape.height, shape.width, (1,))
+    videos: tuple[FootageTask, ...] = ("refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg")
+    images: tuple[FootageTask, ...] = ("refseg", "genseg", "intseg")
+    labelled: tuple[FootageTask, ...] = ("objseg", "genseg", "refseg")
+    more = {"seed": seed, "length": length}
+    return (
+        *(ProceduralFootage(material, task, shape, **more, device=device) for task in videos),
+        *(ProceduralFootage(material, task, still, **more, device=device) for task in images),
+        *(
+            LabelledFootage(sources, task, shape, name=name, **more, device=device)
+            for name, sources in (("photo", material.photos), ("clip", material.clips))
+            if sources
+            for task in labelled
+        ),
+    )

@@ -1,0 +1,100 @@
+"""Regions as a person would give them: a click, a stroke, a box or a drawn mask of a thing on one frame.
+
+After wanghao9610/X2SAM@5b0b106 dataset/utils/vprompt.py, with two differences on purpose: radii are a share of the
+frame, as in `x2roto.prompt`, and a box goes round the whole thing, not round each of its visible pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, label
+
+from x2roto.prompt import Points, Scribble, region_mask
+
+Mask = NDArray[np.bool_]
+Kind = Literal["point", "scribble", "box", "mask"]
+
+_TRIES = 100
+
+
+def region(kind: Kind, mask: Mask, rng: np.random.Generator) -> Mask:
+    """A region prompt (H, W) for the thing in `mask` (H, W), which must not be empty; never empty."""
+    drawn = _DRAWERS[kind](mask, rng)
+    return drawn if drawn.any() else mask
+
+
+def _point(mask: Mask, rng: np.random.Generator) -> Mask:
+    piece = _largest_piece(mask)
+    top, left, bottom, right = _box_of(piece)
+    middle = np.argwhere(piece).mean(0)
+    for _ in range(_TRIES):
+        angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0, min(bottom - top, right - left) / 2)
+        row, column = (middle + reach * np.array([np.sin(angle), np.cos(angle)])).astype(int)
+        if 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1] and piece[row, column]:
+            break
+    else:
+        row, column = rng.choice(np.argwhere(piece))
+    return region_mask(Points("click", ((float(column), float(row)),)), mask.shape[1], mask.shape[0])
+
+
+def _scribble(mask: Mask, rng: np.random.Generator) -> Mask:
+    """A wavy diagonal of the resized box of the largest piece."""
+    height, width = mask.shape
+    top, left, bottom, right = _box_of(_largest_piece(mask))
+    tall, wide = _resized(bottom - top, right - left, rng)
+    along = np.linspace(0, 1, 24)
+    columns = (left + right) / 2 + (along - 0.5) * wide
+    rows = (top + bottom) / 2 + (along - 0.5) * tall * rng.choice([-1, 1])
+    wave = rng.uniform(0.02, 0.035) * min(height, width)
+    rows += wave * np.sin(2 * np.pi * rng.uniform(0.2, 1) * along + rng.uniform(0, 2 * np.pi))
+    columns, rows = np.clip(columns, 0, width - 1), np.clip(rows, 0, height - 1)
+    return region_mask(Scribble("stroke", tuple(zip(columns.tolist(), rows.tolist(), strict=True))), width, height)
+
+
+def _resized(tall: int, wide: int, rng: np.random.Generator) -> tuple[float, float]:
+    """The sides times factors of 0.5 to 1.2 whose box keeps an IoU of a half with the old one."""
+    while True:
+        a, b = rng.uniform(0.5, 1.2, 2)
+        inside = min(a, 1) * min(b, 1)
+        if inside / (a * b + 1 - inside) >= 0.5:
+            return tall * a, wide * b
+
+
+def _box(mask: Mask, rng: np.random.Generator) -> Mask:
+    top, left, bottom, right = _box_of(mask)
+    scale = rng.uniform(0.9, 1.1)
+    grow_y, grow_x = (bottom - top) * (scale - 1) / 2, (right - left) * (scale - 1) / 2
+    box = np.zeros_like(mask)
+    box[
+        max(0, round(top - grow_y)) : round(bottom + grow_y), max(0, round(left - grow_x)) : round(right + grow_x)
+    ] = True
+    return box
+
+
+def _mask(mask: Mask, rng: np.random.Generator) -> Mask:
+    soft = gaussian_filter(mask.astype(np.float32), 2 * min(mask.shape) / 600 + 0.5)
+    return np.asarray(soft > soft.mean())
+
+
+def _largest_piece(mask: Mask) -> Mask:
+    pieces, count = label(mask, np.ones((3, 3)))
+    return np.asarray(pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])) if count > 1 else mask
+
+
+def _box_of(mask: Mask) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right; bottom and right exclusive."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+_DRAWERS: Mapping[Kind, Callable[[Mask, np.random.Generator], Mask]] = {
+    "point": _point,
+    "scribble": _scribble,
+    "box": _box,
+    "mask": _mask,
+}
+KINDS: tuple[Kind, ...] = tuple(_DRAWERS)
