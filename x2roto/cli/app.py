@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from x2roto import __version__
-from x2roto.cli import models, presets
+from x2roto.cli import footage, models, presets
 from x2roto.cli.chat import chat
 from x2roto.cli.info import info
 from x2roto.cli.preview import preview
 from x2roto.cli.report import errors_reported
 from x2roto.cli.segment import segment
+from x2roto.cli.train import train
 
 app = typer.Typer(
     name="x2roto",
@@ -25,8 +26,10 @@ app.command()(segment)
 app.command()(preview)
 app.command()(info)
 app.command()(chat)
+app.command()(train)
 app.add_typer(presets.app, name="presets")
 app.add_typer(models.app, name="models")
+app.add_typer(footage.app, name="footage")
 
 
 def _version(wanted: bool) -> None:

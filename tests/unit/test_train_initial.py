@@ -1,0 +1,181 @@
+"""Where parameters start: taken from files by their libraries' names, drawn otherwise; then exported and checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Sam2VisionModel
+
+from tests.shapes import run_values
+from tests.tiny import TINY, write_tiny_model
+from tests.unit.reference_files import reference
+from x2roto.engine.convert import convert
+from x2roto.engine.model.mask_encoder import _library_config
+from x2roto.engine.weights import load_model
+from x2roto.errors import ModelError, PromptError
+from x2roto.train import checkpoint
+from x2roto.train.config import Initial, TrainConfig, parse_config
+from x2roto.train.initial import byte_tokenizer, initial_model, initial_segmentor, load_tokenizer
+from x2roto.train.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def config(tmp_path: Path, stage: str = "joint", **initial: str) -> TrainConfig:
+    parsed = parse_config({**run_values(stage), "out": str(tmp_path / "run")}, tmp_path / "run.toml")
+    return replace(parsed, initial=Initial(**{"tokenizer": "bytes", **initial}))
+
+
+def started(settings: TrainConfig) -> dict[str, Tensor]:
+    return initial_model(settings, load_tokenizer(settings), CPU).state_dict()
+
+
+def test_the_same_seed_draws_the_same_network(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    first, again = started(settings), started(settings)
+    other = started(replace(settings, run=replace(settings.run, seed=1)))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(
+        first["segmentor.decoder.queries_features.weight"], other["segmentor.decoder.queries_features.weight"]
+    )
+
+
+def base_folder(tmp_path: Path) -> Path:
+    """Qwen3-VL in small, with a vocabulary padded beyond the tokenizer's as the real one's is."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    tensors = dict(reference().base)
+    for name in [name for name in reference().merged if name.startswith("vlm.model.visual") and "merger" in name]:
+        tensors.setdefault(name.removeprefix("vlm."), reference().merged[name])
+    save_file(tensors, folder / "model.safetensors")
+    rows = tensors["model.language_model.embed_tokens.weight"].shape[0]
+    text = {**TINY.language["text_config"], "vocab_size": rows}
+    (folder / "config.json").write_text(json.dumps({**TINY.language, "text_config": text}))
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_language_model_is_taken_whole_and_its_vocabulary_cut(tmp_path: Path) -> None:
+    folder = base_folder(tmp_path)
+    state = started(config(tmp_path, language=str(folder), tokenizer=str(folder)))
+    stored = load_file(folder / "model.safetensors")
+    embedding = state["vlm.model.language_model.embed_tokens.weight"]
+    assert (
+        len(embedding)
+        == TINY.language["text_config"]["vocab_size"]
+        < len(stored["model.language_model.embed_tokens.weight"])
+    )
+    assert torch.equal(state["vlm.lm_head.weight"], embedding)
+    for name, tensor in stored.items():
+        found = state[f"vlm.{name}"]
+        assert torch.equal(found, tensor.float()[: len(found)]), name
+
+
+def test_a_language_model_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    folder = base_folder(tmp_path)
+    stored = load_file(folder / "model.safetensors")
+    del stored["model.language_model.norm.weight"]
+    save_file(stored, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="1 missing"):
+        started(config(tmp_path, language=str(folder), tokenizer=str(folder)))
+
+
+def test_the_mask_encoder_comes_from_sam_and_the_first_frame_with_memory_only(tmp_path: Path) -> None:
+    folder = tmp_path / "sam"
+    folder.mkdir()
+    encoder = _library_encoder()
+    save_file({**encoder, "no_memory_embedding": torch.ones(1, 1, TINY.dim)}, folder / "model.safetensors")
+    state = started(config(tmp_path, mask_encoder=str(folder)))
+    alone = initial_segmentor(config(tmp_path, "segmentor", mask_encoder=str(folder)), CPU).state_dict()
+    for name, tensor in encoder.items():
+        ours = f"segmentor.encoder.{name.removeprefix('vision_encoder.')}"
+        assert torch.equal(state[ours], tensor)
+        assert torch.equal(alone[ours], tensor)
+    assert (state["segmentor.no_memory_embedding"] == 1).all()
+    assert (alone["segmentor.no_memory_embedding"] == 0).all()
+
+
+def _library_encoder() -> dict[str, Tensor]:
+    """The vision encoder of a SAM 2.1 model in small, under the names its library stores it by."""
+    torch.manual_seed(5)
+    model = Sam2VisionModel(_library_config(TINY.encoder, TINY.image_size))
+    return {f"vision_encoder.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_a_model_folder_goes_on_as_it_is(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model")
+    state = started(config(tmp_path, model=str(folder), tokenizer=str(folder)))
+    stored = load_model(folder, dtype=torch.float32).state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in stored.items())
+
+
+def test_weights_that_fit_nowhere_are_refused(tmp_path: Path) -> None:
+    save_file({"head.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="nothing of this network"):
+        started(config(tmp_path, segmentor=str(tmp_path / "other.safetensors")))
+
+
+def test_a_run_needs_a_tokenizer(tmp_path: Path) -> None:
+    settings = replace(config(tmp_path), initial=Initial())
+    with pytest.raises(PromptError, match="no tokenizer"):
+        load_tokenizer(settings)
+
+
+def test_a_checkpoint_converts_as_the_released_one_does(tmp_path: Path) -> None:
+    """Low-rank updates and all: `models convert` on the checkpoint gives the exported model."""
+    folder = base_folder(tmp_path)
+    settings = config(tmp_path, language=str(folder), tokenizer=str(folder))
+    trainer = Trainer(settings)
+    for name, parameter in trainer.stage.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    trainer.save()
+    trainer.finish()
+    (saved,) = checkpoint.checkpoints(settings.out)
+    converted = tmp_path / "converted"
+    convert(
+        saved / checkpoint.WEIGHTS,
+        folder,
+        converted,
+        config=replace(TINY, language={**TINY.language}),
+        dtype="float32",
+        lora_alpha=float(settings.language.alpha),
+    )
+    exported = load_file(settings.out / "model" / "model.safetensors")
+    found = load_file(converted / "model.safetensors")
+    assert found.keys() == exported.keys()
+    for name, tensor in exported.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(tmp_path)
+    trainer = Trainer(settings)
+    next(trainer.steps())
+    trainer.save()
+    first = checkpoint.checkpoints(settings.out)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    trainer.position = replace(trainer.position, step=trainer.step + 1)
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.save()
+    assert checkpoint.checkpoints(settings.out) == first
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    settings = replace(settings, run=replace(settings.run, keep=2))
+    trainer = Trainer(settings)
+    for step in range(4):
+        trainer.position = replace(trainer.position, step=step)
+        trainer.save()
+    assert [path.name for path in checkpoint.checkpoints(settings.out)] == ["step-00000002", "step-00000003"]

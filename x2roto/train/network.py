@@ -1,0 +1,377 @@
+"""One training step of each stage: a batch in, its losses out. The modules are what DDP and FSDP wrap.
+
+Stage "segmentor" learns masks without a class and without language: every frame is a picture of its own. Stage
+"joint" runs the whole network as inference does, through time with memory, with gradients through it all (arXiv
+2605.00891 §3; wanghao9610/X2SAM@5b0b106 `model/x2sam.py` `compute_loss`, `segmentors/x_segmentor.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from x2roto.engine import preprocess
+from x2roto.engine.assembly import Conditions, Spliced, splice, stack
+from x2roto.engine.memory import Memory
+from x2roto.engine.model.config import ModelConfig
+from x2roto.engine.model.mask_decoder import Decoded
+from x2roto.engine.model.mask_encoder import Pyramid
+from x2roto.engine.model.segmentor import FrameFeatures, Maps, Prediction, Segmentor
+from x2roto.engine.model.x2sam import X2SAM
+from x2roto.train.collate import Batch, Text
+from x2roto.train.config import Losses
+from x2roto.train.losses import Counts, language_loss, set_losses
+from x2roto.train.matching import PADDING, Answers, FrameTarget
+from x2roto.train.points import Draw, uniform
+
+# Calls a function now and, in training with checkpointing, again in the backward pass.
+Call = Callable[..., Any]
+# The mean of a tensor over all devices.
+Mean = Callable[[Tensor], Tensor]
+
+MASK_CLASSES = 2  # stage "segmentor" tells masks from background, no more
+
+
+@dataclass(frozen=True, slots=True)
+class StepLosses:
+    """Losses of a batch. `total` has the gradient; the others are for reading: `language`, and of the last decoder
+    layer `classes`, `masks` and `dice`, all unweighted."""
+
+    total: Tensor
+    language: Tensor
+    classes: Tensor
+    masks: Tensor
+    dice: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the network makes of a batch: of every decoder layer the answers for all frames, time first, none in
+    chat; what is added to each clip's labels; the weighted loss of the words; and what sums are divided by."""
+
+    layers: list[Answers]
+    offsets: tuple[int, ...]
+    language: Tensor
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Conditions of D clips. `offsets`: what is added to each clip's labels, as conditions are joined.
+
+    `tokens_dn`: number of the condition each token belongs to, -100 where padded.
+    """
+
+    conditions: Conditions
+    offsets: tuple[int, ...]
+    tokens_dn: Tensor
+
+
+def alone(value: Tensor) -> Tensor:
+    """The mean over one device."""
+    return value
+
+
+def call(function: Callable[..., Any], *args: Any) -> Any:
+    """Without checkpointing."""
+    return function(*args)
+
+
+class SegmentorAlone(nn.Module):
+    """The segmentor without a language model, by the names it has in the whole network."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.segmentor = Segmentor(config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.segmentor.no_memory_embedding.device
+
+
+class StageNetwork(nn.Module):
+    """What both stages share. `mean`: over all devices; `checkpointing`: activations are computed again."""
+
+    model: X2SAM | SegmentorAlone
+
+    def __init__(
+        self, model: X2SAM | SegmentorAlone, losses: Losses, *, checkpointing: bool = False, mean: Mean = alone
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.losses = losses
+        self.mean = mean
+        self.call: Call = partial(checkpoint, use_reentrant=False) if checkpointing else call
+        if checkpointing:
+            _compute_again(model)
+
+    def forward(self, batch: Batch, *, learn: bool = True) -> StepLosses | Answers | None:
+        """The losses of a batch; without `learn`, the last layer's answers for all frames, time first, if any.
+
+        One entry for both, because wrapped networks only work when called as a whole.
+        """
+        said = self.answer(batch)
+        if not learn:
+            return said.layers[-1] if said.layers else None
+        rows = [map(_offset, row, said.offsets) for row in batch.targets]
+        draws = [uniform(seed, self.model.device) for seed in batch.seeds] * len(batch.targets)
+        return graded(said, list(chain.from_iterable(rows)), draws, self.losses)
+
+    def answer(self, batch: Batch) -> Answered:
+        """The network's answers to a batch."""
+        raise NotImplementedError
+
+    def counts(self, batch: Batch, words: int) -> Counts:
+        """What this step's sums are divided by, averaged over all devices."""
+        targets = [target for row in batch.targets for target in row if target is not None]
+        counts = Counts.of(targets, self.model.config.decoder.queries, words, self.losses)
+        return Counts(*self.mean(counts.stacked().to(self.model.device)))
+
+
+class SegmentorStage(StageNetwork):
+    """The segmentor with a linear head, on pictures. Its queries read a single zero in place of tokens.
+
+    The token attention is left at its zero start, so that stage "joint" begins with the function learned here.
+    """
+
+    model: SegmentorAlone
+
+    def __init__(
+        self, model: SegmentorAlone, losses: Losses, *, checkpointing: bool = False, mean: Mean = alone
+    ) -> None:
+        super().__init__(model, losses, checkpointing=checkpointing, mean=mean)
+        with model.device:
+            self.head = nn.Linear(model.config.dim, MASK_CLASSES)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def answer(self, batch: Batch) -> Answered:
+        assert batch.frames is not None
+        pictures = batch.frames.flatten(0, 1)
+        levels = encode(self.model, pictures).levels_bchw
+        conditions = nothing_asked(self.model, len(pictures))
+        (layers,) = decode_through_time(self.model, levels, 1, conditions, self.call)
+        answers = [Answers(layer.mask_logits_bqhw, self.head(layer.queries_bqc)) for layer in layers]
+        language = torch.zeros((), device=self.model.device)
+        return Answered(answers, (0,) * len(batch.seeds), language, self.counts(batch, words=0))
+
+
+class JointStage(StageNetwork):
+    """The whole network on clips and their conversations."""
+
+    model: X2SAM
+
+    def answer(self, batch: Batch) -> Answered:
+        text = batch.text
+        assert text is not None
+        pyramid = None if batch.frames is None else encode(self.model, batch.frames.flatten(0, 1))
+        prompt, states = self._think(batch, text, pyramid)
+        labels = prompt.labels[:, 1:]
+        learned = labels != PADDING
+        counts = self.counts(batch, int(learned.sum()))
+        words = language_loss(self.model.vlm.logits(states[:, :-1][learned]), labels[learned], counts)
+        language = self.losses.language_weight * words
+        if pyramid is None:
+            return Answered([], (), language, counts)
+        asked = self._asked(states, prompt, text, batch.decoded)
+        layers = self._answers(pyramid, len(batch.targets), asked)
+        return Answered(layers, asked.offsets, language, counts)
+
+    def _think(self, batch: Batch, text: Text, pyramid: Pyramid | None) -> tuple[Spliced, Tensor]:
+        """The embedded conversations and the language model's states of them."""
+        vlm = self.model.vlm
+        patches = preprocess.patch_values(text.patch_rows)
+        visual = vlm.see(patches, text.grids)
+        prompt = splice(
+            vlm.get_input_embeddings(),
+            text.input_ids,
+            visual.rows,
+            self._region_rows(batch, text, pyramid),
+            attention_mask=text.attention_mask,
+            cond_ids=text.cond_ids,
+            seg_ids=text.seg_ids,
+            labels=text.labels,
+        )
+        return prompt, vlm.think(prompt, visual)
+
+    def _region_rows(self, batch: Batch, text: Text, pyramid: Pyramid | None) -> Tensor | None:
+        """Language rows of all regions, each read from the frame it is drawn on."""
+        if pyramid is None or not any(text.regions):
+            return None
+        clips = len(batch.decoded)
+        rows = []
+        for clip, sample in enumerate(batch.decoded):
+            regions = text.regions[sample]
+            if regions is not None:
+                frame = regions.frame * clips + clip
+                features = self.model.region_map(pyramid.region_bhwc[frame : frame + 1])
+                rows.append(self.model.region_rows(features[0], regions.points_rp2.to(features.device)))
+        return torch.cat(rows)
+
+    def _asked(self, states: Tensor, prompt: Spliced, text: Text, decoded: Sequence[int]) -> Asked:
+        """Conditions of the clips to segment; phrases and questions of all samples are everyone's classes."""
+        joined = [sample for sample in decoded if text.shared[sample]]
+        own = [sample for sample in decoded if not text.shared[sample]]
+        parts = {sample: self._conditions(states, prompt, [sample], shared=False) for sample in own}
+        tokens = {sample: _token_numbers(prompt.cond_ids[sample]) for sample in decoded}
+        offsets = dict.fromkeys(decoded, 0)
+        if joined:
+            conditions = self._conditions(states, prompt, joined, shared=True)
+            parts |= dict(zip(joined, _apart(conditions, prompt.seg_ids[joined]), strict=True))
+            counts = [int(prompt.cond_ids[sample].max()) + 1 for sample in joined]
+            offsets |= {sample: sum(counts[:i]) for i, sample in enumerate(joined)}
+            tokens |= dict.fromkeys(joined, torch.cat([tokens[sample] + offsets[sample] for sample in joined]))
+        return Asked(
+            stack([parts[sample] for sample in decoded]),
+            tuple(offsets[sample] for sample in decoded),
+            pad_sequence([tokens[sample] for sample in decoded], batch_first=True, padding_value=PADDING),
+        )
+
+    def _conditions(self, states: Tensor, prompt: Spliced, samples: list[int], *, shared: bool) -> Conditions:
+        return self.model.conditions(
+            states[samples], prompt.cond_ids[samples], prompt.seg_ids[samples], shared=shared
+        )
+
+    def _answers(self, pyramid: Pyramid, length: int, asked: Asked) -> list[Answers]:
+        """Logits of every decoder layer for all frames, time first."""
+        conditions = asked.conditions
+        frames = list(decode_through_time(self.model, pyramid.levels_bchw, length, conditions, self.call))
+        tokens = asked.tokens_dn.repeat(length, 1) if self.losses.classes == "focal" else None
+        if tokens is not None:
+            conditions = replace(conditions, cond_embeds=conditions.token_embeds, embed_mask=conditions.token_mask)
+        predict = partial(self.model.segmentor.class_predictor, conditions=conditions)
+        return [
+            Answers(
+                torch.cat([frame.mask_logits_bqhw for frame in layer]),
+                torch.cat([predict(frame.queries_bqc) for frame in layer]),
+                tokens,
+            )
+            for layer in zip(*frames, strict=True)
+        ]
+
+
+# ---- parts of both --------------------------------------------------------------------------------------
+
+
+def encode(model: X2SAM | SegmentorAlone, frames_nhwc: Tensor) -> Pyramid:
+    """Features of uint8 frames (N, S, S, 3)."""
+    pyramid: Pyramid = model.segmentor.encoder(preprocess.normalise(frames_nhwc))
+    return pyramid
+
+
+def _compute_again(model: nn.Module) -> None:
+    """Let every layer of the libraries' transformers drop its activations in training."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
+def decode_through_time(
+    model: X2SAM | SegmentorAlone, levels_bchw: Maps, length: int, conditions: Conditions, call: Call
+) -> Iterator[list[Decoded]]:
+    """For each time step, the state after every decoder layer, for all clips at once.
+
+    `levels_bchw`: pyramid maps of `length` * B frames, time first. Memory is read and kept as in inference.
+    """
+    segmentor, batch = model.segmentor, len(conditions.seg_embeds)
+    memory = Memory(model.config.memory.capacity)
+    for step, features in enumerate(_features(segmentor, levels_bchw, batch, call)):
+        layers = call(_decode, segmentor, features, memory, conditions)
+        yield layers
+        if step + 1 < length:
+            memory = call(_remember, segmentor, features, layers[-1], memory, conditions)
+
+
+def _features(segmentor: Segmentor, levels_bchw: Maps, batch: int, call: Call) -> Iterator[FrameFeatures]:
+    for step, maps in enumerate(zip(*(level.split(batch) for level in levels_bchw), strict=True)):
+        yield call(partial(segmentor.features, first=step == 0), maps)
+
+
+def _decode(segmentor: Segmentor, features: FrameFeatures, memory: Memory, conditions: Conditions) -> list[Decoded]:
+    levels = segmentor.attend(features, memory) if memory.entries else features.levels
+    return list(segmentor.decoder.layers(levels, features.masks[0], conditions))
+
+
+def _remember(
+    segmentor: Segmentor, features: FrameFeatures, decoded: Decoded, memory: Memory, conditions: Conditions
+) -> Memory:
+    prediction: Prediction = segmentor.predict(decoded, conditions)
+    return segmentor.remember(features, prediction, memory)
+
+
+def nothing_asked(model: SegmentorAlone, batch: int) -> Conditions:
+    """Conditions without language: one token of zeros, nothing added to the queries."""
+    zeros = torch.zeros(batch, 1, model.config.dim, device=model.device)
+    real = torch.ones(batch, 1, dtype=torch.bool, device=model.device)
+    return Conditions(zeros, zeros, zeros, real, real)
+
+
+def graded(
+    said: Answered, targets: Sequence[FrameTarget | None], draws: Sequence[Draw], losses: Losses
+) -> StepLosses:
+    """The losses of a batch; frames without a target are left out."""
+    answers, language = said.layers, said.language
+    if not answers:
+        zero = torch.zeros_like(language)
+        return StepLosses(language, language.detach(), zero, zero, zero)
+    kept = [index for index, target in enumerate(targets) if target is not None]
+    wanted = [target for target in targets if target is not None]
+    if not kept:
+        # Still a part of the graph, or devices would disagree on gradients.
+        nothing = answers[-1].mask_logits_iqhw.flatten()[0] * 0
+        return StepLosses(nothing + language, language.detach(), *(nothing.detach(),) * 3)
+    if len(kept) < len(targets):
+        answers = [_kept(layer, kept) for layer in answers]
+    results = set_losses(answers, wanted, [draws[index] for index in kept], losses, said.counts)
+    last = results[-1]
+    return StepLosses(
+        total=torch.stack([result.weighted(losses) for result in results]).sum() + language,
+        language=language.detach(),
+        classes=last.classes.detach(),
+        masks=last.masks.detach(),
+        dice=last.dice.detach(),
+    )
+
+
+def _kept(answers: Answers, kept: Sequence[int]) -> Answers:
+    tokens = answers.token_conditions_ik
+    index = list(kept)
+    return Answers(
+        answers.mask_logits_iqhw[index], answers.class_logits_iqk[index], None if tokens is None else tokens[index]
+    )
+
+
+def _offset(target: FrameTarget | None, by: int) -> FrameTarget | None:
+    return target and replace(target, labels_n=target.labels_n + by)
+
+
+def _token_numbers(cond_ids: Tensor) -> Tensor:
+    """The condition of each condition token of a sample, in the order `pool` lays them out."""
+    return cond_ids[cond_ids >= 0].sort().values
+
+
+def _apart(conditions: Conditions, seg_ids: Tensor) -> Iterator[Conditions]:
+    """Joined conditions for each sample alone, with the <SEG> of its own last turn.
+
+    The reference takes another sample's for all but the first of a batch.
+    """
+    last = (seg_ids >= 0).sum(1).cumsum(0) - 1
+    for sample, seg in enumerate(last.tolist()):
+        yield Conditions(
+            cond_embeds=conditions.cond_embeds[sample : sample + 1],
+            token_embeds=conditions.token_embeds[sample : sample + 1],
+            seg_embeds=conditions.seg_embeds[seg : seg + 1],
+            embed_mask=conditions.embed_mask[None],
+            token_mask=conditions.token_mask[sample : sample + 1],
+        )

@@ -1,0 +1,31 @@
+"""Procedural footage as a training config names it: plain options in, data sets out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from x2roto.train.footage import Material, Shape, footage_datasets
+from x2roto.train.samples import ClipDataset
+
+
+def open_footage(
+    *,
+    height: int,
+    width: int,
+    frames: Sequence[int],
+    folder: str | None = None,
+    tasks: Sequence[str] | None = None,
+    length: int = 100_000,
+    seed: int = 0,
+) -> tuple[ClipDataset, ...]:
+    """One data set per task and medium, each of `length` clips of `frames` lengths, `height` x `width` pixels.
+
+    `folder`: of material with its manifest, None for drawn shapes and figures. `tasks`: keys of
+    `engine.tasks.TASKS`, None for all there are. Raises InputError for a folder without a manifest.
+    """
+    material = Material.open(None if folder is None else Path(folder))
+    opened = footage_datasets(material, Shape(height, width, tuple(frames)), seed=seed, length=length)
+    # Where clips are of one frame, clips and stills are the same.
+    named: dict[str, ClipDataset] = {data.name: data for data in opened}
+    return tuple(data for name, data in named.items() if tasks is None or name.rpartition("-")[2] in tasks)
