@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from x2roto.export.take import Take
 from x2roto.matte import MatteFrame
 
 
-class GatheringWriter:
+class GatheringWriter(ABC):
     """Base of writers whose one file is joined from a piece per frame; a piece is written whole or not at all.
 
     A killed run leaves its pieces in a hidden folder beside the output; with `Take.resume` they are used again.
@@ -28,13 +29,13 @@ class GatheringWriter:
         self._pool = Pool()
         self._stack = ExitStack()
 
+    @abstractmethod
     def save(self, result: MatteFrame, piece: Path) -> None:
         """Write the piece of one frame; runs on a thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def join(self, pieces: dict[int, Path]) -> None:
         """Write the output from all pieces, by frame number in order."""
-        raise NotImplementedError
 
     def paths(self, number: int) -> tuple[Path, ...]:
         """The one file of all frames."""

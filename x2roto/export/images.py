@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from x2roto.matte import MatteFrame
 Save = Callable[[Path], None]
 
 
-class ImageWriter:
+class ImageWriter(ABC):
     """Base of the image writers. A format gives its `kind`, `ext` and `saves`.
 
     `items`: the object names, or the one name of what a frame's single file holds.
@@ -33,9 +34,9 @@ class ImageWriter:
         self._pool = Pool()
         self._check(template)
 
+    @abstractmethod
     def saves(self, result: MatteFrame) -> Iterator[tuple[str, Save]]:
         """For each item its name and a call that writes the finished file to a given path; runs on a thread."""
-        raise NotImplementedError
 
     def path(self, number: int, item: str) -> Path:
         """The file of one item of one frame."""

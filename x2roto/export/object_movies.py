@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from x2roto.export.take import Take
 from x2roto.matte import FloatArray, MatteFrame
 
 
-class ObjectMovies:
+class ObjectMovies(ABC):
     """Base of the writers of one movie per object. A format gives `kind`, `ext`, its encoding and `draw`."""
 
     kind: str
@@ -40,9 +41,9 @@ class ObjectMovies:
             for track in take.tracks
         ]
 
+    @abstractmethod
     def draw(self, result: MatteFrame, alpha: FloatArray, movie: Movie) -> av.VideoFrame:
         """The frame of one object, in the encoding's pixel format; runs on a thread."""
-        raise NotImplementedError
 
     def paths(self, number: int) -> tuple[Path, ...]:
         """The movies, one per object."""

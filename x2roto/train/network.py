@@ -7,6 +7,7 @@ Stage "segmentor" learns masks without a class and without language: every frame
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -99,7 +100,7 @@ class SegmentorAlone(nn.Module):
         return self.segmentor.no_memory_embedding.device
 
 
-class StageNetwork(nn.Module):
+class StageNetwork(nn.Module, ABC):
     """What both stages share. `mean`: over all devices; `checkpointing`: activations are computed again."""
 
     model: X2SAM | SegmentorAlone
@@ -127,9 +128,9 @@ class StageNetwork(nn.Module):
         draws = [uniform(seed, self.model.device) for seed in batch.seeds] * len(batch.targets)
         return graded(said, list(chain.from_iterable(rows)), draws, self.losses)
 
+    @abstractmethod
     def answer(self, batch: Batch) -> Answered:
         """The network's answers to a batch."""
-        raise NotImplementedError
 
     def counts(self, batch: Batch, words: int) -> Counts:
         """What this step's sums are divided by, averaged over all devices."""
