@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from x2roto.engine.assembly import NONE as NOTHING
 from x2roto.engine.prompting import (
     IGNORED,
     MAX_TOKENS,
-    NOTHING,
     PLACEHOLDER,
     Piece,
     SpecialIds,

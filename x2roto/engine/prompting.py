@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from x2roto.engine.assembly import phrase_ids, seg_numbers
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, REGION, SEG, Media
 from x2roto.errors import ModelError, PromptError
 
@@ -22,7 +24,6 @@ Ids = NDArray[np.int64]
 PLACEHOLDER = "<|placeholder|>"
 MARKERS: Mapping[str, int] = {"<image>": -200, "<video>": -300, REGION: -400, PLACEHOLDER: -1000}
 IGNORED = -100  # label of a token that is not learned
-NOTHING = -1  # condition or mask number of a token that belongs to none
 # The language model's context less what the reference sets aside for vision rows and the answer.
 MAX_TOKENS = 262144 - 1600 - 1024
 
@@ -147,19 +148,14 @@ def condition_ids(input_ids: Ids, start: int, end: int) -> Ids | None:
     The i-th `start` pairs with the i-th `end`, both included; of overlapping phrases the later one wins and
     an unclosed one does not count.
     """
-    starts, ends = np.flatnonzero(input_ids == start), np.flatnonzero(input_ids == end)
-    if not len(starts) and not len(ends):
+    if not np.isin(input_ids, (start, end)).any():
         return None
-    numbers = np.full(len(input_ids), NOTHING, dtype=np.int64)
-    for number, (first, last) in enumerate(zip(starts, ends, strict=False)):
-        numbers[first : last + 1] = number
-    return numbers
+    return phrase_ids(torch.from_numpy(input_ids), start, end).numpy()
 
 
 def segment_ids(input_ids: Ids, seg: int) -> Ids:
     """For each token the number of the `<SEG>` it is, -1 for all others."""
-    found = input_ids == seg
-    return np.where(found, np.cumsum(found) - 1, NOTHING).astype(np.int64)
+    return seg_numbers(torch.from_numpy(input_ids), seg).numpy()
 
 
 def _single_id(tokenizer: Tokenizer, text: str) -> int:

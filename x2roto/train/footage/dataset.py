@@ -65,19 +65,16 @@ def film(material: Material, seed: Sequence[int], shape: Shape, frames: int, dev
     return FilmedClip(scene, rendered, describe(scene, survey(rendered)))
 
 
-class ProceduralFootage:
-    """Endless clips for one task; a `ClipDataset` of `length` samples. All in memory, nothing is written."""
+class _Endless:
+    """What all footage has in common: one task, one shape, samples counted but never stored."""
 
-    def __init__(
-        self, material: Material, task: FootageTask, shape: Shape, *, seed: int = 0, length: int = 1 << 20,
-        device: str = "cpu",
-    ) -> None:  # fmt: skip
-        self._material, self._task, self._shape = material, task, shape
+    def __init__(self, title: str, task: FootageTask, shape: Shape, *, seed: int, length: int, device: str) -> None:
+        self._title, self._task, self._shape = title, task, shape
         self._seed, self._length, self._device = seed, length, device
 
     @property
     def name(self) -> str:
-        return f"footage-{self.modality}-{self._task}"
+        return f"{self._title}-{self.modality}-{self._task}"
 
     @property
     def modality(self) -> Literal["image", "video"]:
@@ -88,6 +85,17 @@ class ProceduralFootage:
 
     def frame_count(self, index: int) -> int:
         return self._shape.length(self._seed, index)
+
+
+class ProceduralFootage(_Endless):
+    """Endless clips for one task; a `ClipDataset` of `length` samples. All in memory, nothing is written."""
+
+    def __init__(
+        self, material: Material, task: FootageTask, shape: Shape, *, seed: int = 0, length: int = 1 << 20,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        super().__init__("footage", task, shape, seed=seed, length=length, device=device)
+        self._material = material
 
     def __getitem__(self, index: int) -> ClipSample:
         """The sample of an index. Scenes that leave nothing to ask for are passed over."""
@@ -230,7 +238,7 @@ _MAKERS: Mapping[FootageTask, Callable[[FilmedClip, np.random.Generator], ClipSa
 # ---- labelled photographs and clips -----------------------------------------------------------------------
 
 
-class LabelledFootage:
+class LabelledFootage(_Endless):
     """Labelled photographs moved by a camera, or labelled real clips, for `objseg`, `intseg`, `genseg` or `refseg`.
 
     Where labels are incomplete, pixels without one are `ignored` by tasks that name classes: what is asked for
@@ -241,22 +249,8 @@ class LabelledFootage:
         self, sources: Sequence[Labelled], task: FootageTask, shape: Shape, *, name: str, seed: int = 0,
         length: int = 1 << 20, device: str = "cpu",
     ) -> None:  # fmt: skip
-        self._sources, self._task, self._shape, self._name = tuple(sources), task, shape, name
-        self._seed, self._length, self._device = seed, length, device
-
-    @property
-    def name(self) -> str:
-        return f"{self._name}-{self.modality}-{self._task}"
-
-    @property
-    def modality(self) -> Literal["image", "video"]:
-        return "image" if self._shape.frames == (1,) else "video"
-
-    def __len__(self) -> int:
-        return self._length
-
-    def frame_count(self, index: int) -> int:
-        return self._shape.length(self._seed, index)
+        super().__init__(name, task, shape, seed=seed, length=length, device=device)
+        self._sources = tuple(sources)
 
     def __getitem__(self, index: int) -> ClipSample:
         """The sample of an index; pictures that show nothing labelled are passed over."""

@@ -41,9 +41,6 @@ class Label:
     def may_be_a(self, noun: str) -> bool:
         return noun in self.nouns or noun in self.maybe_nouns
 
-    def may_be_coloured(self, colour: str) -> bool:
-        return colour in self.colours or colour in self.maybe_colours
-
 
 NAMELESS = Label()
 
