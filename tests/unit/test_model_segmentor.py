@@ -106,7 +106,7 @@ def test_positions_of_the_memory_are_place_plus_distance_oldest_first(pyramid: M
 def test_each_scale_attends_its_own_memory(pyramid: Maps) -> None:
     (_, memory), *_ = clip(pyramid, CONDITIONS)
     features = SEGMENTOR.features(frame(pyramid, 1), first=False)
-    for scale, level in enumerate(SEGMENTOR.attend(features, memory)):
+    for scale, level in enumerate(SEGMENTOR.recall(features, memory)[0]):
         expected = SEGMENTOR.memory_attention(
             SEGMENTOR.memory_attention.prepare(features.levels[scale]),
             features.levels[scale],

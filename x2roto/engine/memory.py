@@ -25,12 +25,14 @@ class MemoryEntry:
 class Memory:
     """The last `capacity` remembered frames, oldest first. `step`: how many frames have passed.
 
-    Raises ValueError for a capacity below 1.
+    `prompt`: one map per scale of the region that asked, if the model remembers it; kept for the whole shot and not
+    counted. Raises ValueError for a capacity below 1.
     """
 
     capacity: int
     step: int = 0
     entries: tuple[MemoryEntry, ...] = ()
+    prompt: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
@@ -45,17 +47,26 @@ class Memory:
         """The memory after a frame that must not be remembered (a damaged one, say)."""
         return replace(self, step=self.step + 1)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to look at."""
+        return not (self.prompt or self.entries)
+
     def gaps(self) -> tuple[int, ...]:
-        """Distance in frames from the frame about to be read to each entry."""
-        return tuple(self.step - entry.step for entry in self.entries)
+        """Distance in frames from the frame about to be read to each entry; 0, which no frame has, for the prompt."""
+        return (*(0 for _ in self.prompt[:1]), *(self.step - entry.step for entry in self.entries))
+
+    def maps(self, scale: int) -> list[Tensor]:
+        """The maps of one scale, the prompt's first."""
+        return [*self.prompt[scale : scale + 1], *(entry.maps_bchw[scale] for entry in self.entries)]
 
     def tokens(self, scale: int) -> Tensor:
-        """All entries of one scale as tokens (B, entries * h * w, C)."""
-        return torch.cat([entry.maps_bchw[scale].flatten(2).mT for entry in self.entries], dim=1)
+        """All maps of one scale as tokens (B, maps * h * w, C)."""
+        return torch.cat([map_bchw.flatten(2).mT for map_bchw in self.maps(scale)], dim=1)
 
     def to(self, device: torch.device | str) -> Self:
         """The same memory on another device."""
         entries = tuple(
             MemoryEntry(entry.step, tuple(m.to(device) for m in entry.maps_bchw)) for entry in self.entries
         )
-        return replace(self, entries=entries)
+        return replace(self, entries=entries, prompt=tuple(m.to(device) for m in self.prompt))

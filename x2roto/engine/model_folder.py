@@ -22,7 +22,8 @@ from x2roto.errors import ModelError, OutputError, RotoError
 
 HEADER = "x2roto.json"
 SCHEMA = 1
-DEFAULT_MODEL = "x2sam-4b"
+DEFAULT_MODEL = "x2sam-nano"  # ships with the package
+RELEASED_MODEL = "x2sam-4b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def _roots() -> list[tuple[str, Path]]:
 
 
 def find_model(name_or_path: str | Path | None = None) -> Path:
-    """The folder of a model given by path or name; None: `$X2ROTO_MODEL`, else the released model.
+    """The folder of a model given by path or name; None: `$X2ROTO_MODEL`, else the one in the package.
 
     A name is looked up in the user cache, then in the package. Raises ModelError naming the models there are.
     """
@@ -175,6 +176,19 @@ def find_model(name_or_path: str | Path | None = None) -> Path:
         known = f"installed: {', '.join(installed)}" if installed else "none is installed"
         raise ModelError(f"no model {wanted!r} ({known}); get the released one with 'x2roto models pull'")
     return installed[wanted]
+
+
+def notice(name_or_path: str | Path | None = None) -> str:
+    """One line on which model a run uses and, for the small one of the package, how to get the full one.
+
+    Raises ModelError as `find_model` does.
+    """
+    folder = find_model(name_or_path)
+    if folder != _roots()[-1][1] / DEFAULT_MODEL:
+        return f"model {folder.name}"
+    there = any(model.name == RELEASED_MODEL for model in installed_models())
+    full = f"--model {RELEASED_MODEL}" if there else f"x2roto models pull, then --model {RELEASED_MODEL}"
+    return f"model {DEFAULT_MODEL}, the small one that ships with x2roto; the full one: {full}"
 
 
 def sha256(path: Path) -> str:

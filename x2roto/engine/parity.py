@@ -294,8 +294,7 @@ def _clip(segmentor: Segmentor, pixels: Tensor, *, image: bool) -> Iterator[tupl
 
 
 def _decoder_input(segmentor: Segmentor, features: FrameFeatures, memory: Memory) -> tuple[Maps, Tensor]:
-    levels = segmentor.attend(features, memory) if memory.entries else features.levels
-    return levels, features.masks[0]
+    return segmentor.recall(features, memory)
 
 
 def _frame_boundaries(

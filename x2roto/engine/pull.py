@@ -28,7 +28,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, httpx  # type: ignore[attr-defined]
 
 from x2roto.engine.convert import TOKENIZER_FILES, convert
-from x2roto.engine.model_folder import DEFAULT_MODEL, cache_folder, check_free
+from x2roto.engine.model_folder import RELEASED_MODEL, cache_folder, check_free
 from x2roto.errors import ModelError, OutputError
 
 CHECKPOINT_REPOSITORY = "hao9610/X2SAM"
@@ -61,7 +61,7 @@ class Snapshot:
 
 def pull(
     *,
-    name: str = DEFAULT_MODEL,
+    name: str = RELEASED_MODEL,
     revision: str = REVISION,
     base_revision: str = REVISION,
     checkpoint_file: str | None = None,

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
-from x2roto.engine.model.region_sampler import draw_points
+from x2roto.engine.model.region_sampler import cell_cover, draw_points
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.prompting import SpecialIds, TokenStream, Turn, conversation, tokenise, vision_text
 from x2roto.engine.shot import Query
@@ -53,6 +52,8 @@ Rgb = NDArray[Any]
 
 # Training joined at most this many phrases or regions of one clip.
 JOINED = 8
+# Frames of a clip that most tasks show the language model.
+GLIMPSE = 16
 STOP_TEXTS = ("<|im_end|>", "<|endoftext|>")
 
 
@@ -122,15 +123,20 @@ class Segmenter:
         `glimpse`: frames (H, W, 3) sampled over the whole range, a single one for a still. `plates`: the frames
         that regions are drawn on (`prompt_frames`); a missing None means the first of the glimpse. Phrases,
         questions and regions are joined by up to 8 into one decode, as in training; all sets of conditions of a
-        query then run as one batch. Raises PromptError for prompts that cannot be used or that the model answers
-        without a mask, DeviceMemoryError when the language model does not fit.
+        query then run as one batch. A model that remembers region prompts reads each by itself. Raises
+        PromptError for prompts that cannot be used or that the model answers without a mask, DeviceMemoryError
+        when the language model does not fit.
         """
         check_prompts(prompts)
         plates = {None: glimpse[0], **(plates or {})}
         with self._looking(glimpse) as seen:
-            asked = [(r, self._ask(r, seen, plates, reading)) for r in requests(prompts, seen.media)]
-        starts = dict.fromkeys(request.start for request, _ in asked)
-        return tuple(join([part for request, part in asked if request.start == start], start) for start in starts)
+            together = 1 if self.model.config.memory.prompts else JOINED
+            asked = [self._ask(r, seen, plates, reading) for r in requests(prompts, seen.media, regions=together)]
+        # What is remembered of regions belongs to all sets of a batch or to none.
+        alike = dict.fromkeys((part.start, bool(part.prompt)) for part in asked)
+        return tuple(
+            join([part for part in asked if (part.start, bool(part.prompt)) == key], key[0]) for key in alike
+        )
 
     def chat(self, question: str, glimpse: Sequence[Rgb], reading: Reading = READING) -> str:
         """The model's answer to a question about a clip or, with a single frame, a still.
@@ -195,7 +201,8 @@ class Segmenter:
         forced = None if generate else tasks.answer(request.task, index=answer)
         stream = self._tokens([Turn(text, forced) for text in asked], seen)
         masks = self._region_masks(request.prompts, plates)
-        prompt = self._assemble(stream, seen, self._region_rows(masks, plates, request.start, reading.seed))
+        rows, remembered = self._regions(request, masks, plates, reading.seed) if masks else (None, ())
+        prompt = self._assemble(stream, seen, rows)
         if generate:
             written, states = self._write(prompt, seen, reading)
             cond_ids, seg_ids = self._generated(prompt, stream, written)
@@ -209,7 +216,7 @@ class Segmenter:
         caption = self._text(written)
         # An answer with phrases of its own is about those, whatever was asked.
         targets = described(self.tokenizer, self.special, written) or self._targets(request.prompts, masks)
-        return Query((targets,), _last_turn(conditions), request.start, (caption,))
+        return Query((targets,), _last_turn(conditions), request.start, (caption,), remembered)
 
     def _tokens(self, turns: Sequence[Turn], seen: _Glimpse) -> TokenStream:
         return tokenise(conversation(turns, seen.text), self.tokenizer, self.special)
@@ -249,22 +256,20 @@ class Segmenter:
                 raise PromptError(f"{region.name!r} is drawn on frame {region.frame}, which is not in the range")
         return [region_mask(region, *plates[region.frame].shape[1::-1]) for region in regions]
 
-    def _region_rows(
-        self,
-        masks: Sequence[NDArray[np.bool_]],
-        plates: Mapping[int | None, Rgb],
-        start: int | None,
-        seed: int,
-    ) -> Tensor | None:
-        """Language rows of the regions, read from the frame they are drawn on."""
-        if not masks:
-            return None
-        config = self.model.config
+    def _regions(
+        self, request: _Request, masks: Sequence[NDArray[np.bool_]], plates: Mapping[int | None, Rgb], seed: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Language rows of the regions, read from the frame they are drawn on, and what memory keeps of them."""
+        model, config = self.model, self.model.config
         generator = torch.Generator().manual_seed(seed)
         squares = preprocess.prompt_masks(masks, config.image_size)
         points = torch.stack([draw_points(mask, config.region.points, generator) for mask in squares])
-        encoded = self.model.segmentor.encoder(self.pixels([plates[start]]))
-        return self.model.region_rows(self.model.region_map(encoded.region_bhwc)[0], points.to(self.device))
+        encoded = model.segmentor.encoder(self.pixels([plates[request.start]]))
+        rows = model.region_rows(model.region_map(encoded.region_bhwc)[0], points.to(self.device))
+        if not (config.memory.prompts and request.task.single):
+            return rows, ()
+        cover = cell_cover(squares).to(self.device, self.model.dtype)
+        return rows, model.segmentor.imprint(encoded.levels_bchw, cover)
 
     def _targets(self, prompts: Sequence[Prompt], masks: Sequence[NDArray[np.bool_]]) -> tuple[Target, ...]:
         """One target per condition, in the order of the conditions."""
@@ -282,13 +287,14 @@ class Segmenter:
 
 def anchor_masks(squares_nhw: Tensor, stride: int = 4) -> Tensor:
     """Region masks (N, S, S) bool at the logits' size: cells at least half covered, or touched if none is."""
-    covered = F.avg_pool2d(squares_nhw[:, None].float(), stride)[:, 0]
+    covered = cell_cover(squares_nhw, stride)[:, 0]
     half = covered >= 0.5
     return torch.where(half.flatten(1).any(1)[:, None, None], half, covered > 0)
 
 
-def requests(prompts: Sequence[Prompt], media: tasks.Media) -> Iterator[_Request]:
-    """Prompts in sets that are asked together: alike, starting on the same frame, at most `JOINED`."""
+def requests(prompts: Sequence[Prompt], media: tasks.Media, regions: int = JOINED) -> Iterator[_Request]:
+    """Prompts in sets that are asked together: alike, starting on the same frame, at most `JOINED`, and `regions`
+    of those that are drawn."""
     for prompt in prompts:
         if isinstance(prompt, Classes | Describe):
             yield _Request(tasks.task_for(prompt, media), (prompt,), None)
@@ -296,8 +302,9 @@ def requests(prompts: Sequence[Prompt], media: tasks.Media) -> Iterator[_Request
         alike = [prompt for prompt in prompts if isinstance(prompt, kind)]
         for start in dict.fromkeys(_start(prompt) for prompt in alike):
             together = [prompt for prompt in alike if _start(prompt) == start]
-            for first in range(0, len(together), JOINED):
-                part = tuple(together[first : first + JOINED])
+            most = regions if together and isinstance(together[0], Region) else JOINED
+            for first in range(0, len(together), most):
+                part = tuple(together[first : first + most])
                 task = tasks.task_for(part[0], media)
                 if isinstance(part[0], Region) and len(part) > 1:
                     task = tasks.TASKS["vgdseg"]
@@ -349,6 +356,7 @@ def join(parts: Sequence[Query], start: int | None) -> Query:
         stack([part.conditions for part in parts]),
         start,
         tuple(caption for part in parts for caption in part.captions),
+        tuple(torch.cat(maps) for maps in zip(*(part.prompt for part in parts), strict=True)),
     )
 
 
@@ -363,8 +371,16 @@ def _last_turn(conditions: Conditions) -> Conditions:
 def patch_config(model: X2SAM) -> preprocess.PatchConfig:
     """How the model's vision tower cuts pictures up."""
     vision = model.vlm.model.visual.config
-    return preprocess.PatchConfig(
+    config = preprocess.PatchConfig(
         patch=vision.patch_size, temporal=vision.temporal_patch_size, merge=vision.spatial_merge_size
+    )
+    if not model.config.glimpse_pixels:
+        return config
+    (least_image, _), (least_video, _) = config.image_pixels, config.video_pixels
+    return replace(
+        config,
+        image_pixels=(least_image, model.config.glimpse_pixels),
+        video_pixels=(least_video, model.config.glimpse_pixels * GLIMPSE),
     )
 
 

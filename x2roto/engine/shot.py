@@ -33,12 +33,14 @@ class Query:
 
     `targets`: per set, one target per condition. `conditions`: batch G. `start`: source index of the frame the
     prompts belong to, None for the first of the range. `captions`: per set, what the model wrote, "" if forced.
+    `prompt`: memory maps (G, C, h, w) of the regions that ask, for models that remember them.
     """
 
     targets: tuple[tuple[Target, ...], ...]
     conditions: Conditions
     start: int | None
     captions: tuple[str, ...]
+    prompt: tuple[Tensor, ...] = ()
 
 
 # Per set, per target: the identities followed so far.

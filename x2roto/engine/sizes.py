@@ -121,15 +121,21 @@ def _pixel_decoder(config: PixelDecoderConfig, weights: _Weights) -> PixelDecode
 
 def _memory(config: MemoryConfig, weights: _Weights) -> MemoryConfig:
     scales = range(weights.count(f"{_MEMORY_ENCODER}.vision_downsampler."))
-    halvings = [weights.count(f"{_MEMORY_ENCODER}.vision_downsampler.{scale}.layers.") for scale in scales]
+    strides = [2 ** weights.count(f"{_MEMORY_ENCODER}.vision_downsampler.{scale}.layers.") for scale in scales]
+    taking_part = [level for level, stride in enumerate(config.feature_strides) if stride]
+    if len(taking_part) != len(strides):
+        _conflict("memory.feature_strides", config.feature_strides, f"{len(strides)} levels in memory")
+    of_level = dict(zip(taking_part, strides, strict=True))
     if config.capacity < 1:
         raise ModelError(f"memory.capacity is {config.capacity}; the memory holds at least one frame")
     return replace(
         config,
         layers=weights.count(f"{_MEMORY_ATTENTION}.layers."),
         feedforward=weights.size(f"{_MEMORY_ATTENTION}.layers.0.linear1.weight", 0),
-        feature_strides=tuple(2**halving for halving in halvings),
+        feature_strides=tuple(of_level.get(level, 0) for level in range(len(config.feature_strides))),
         mask_stride=2 ** weights.count(f"{_MEMORY_ENCODER}.mask_downsampler.layers."),
+        mask_layers=weights.count("segmentor.mask_recall.layers."),
+        carry="segmentor.carry.weight" in weights.shapes,
         fuser_layers=weights.count(f"{_MEMORY_ENCODER}.memory_fuser.layers."),
         fuser_feedforward=weights.size(f"{_MEMORY_ENCODER}.memory_fuser.layers.0.pointwise_conv1.weight", 0),
     )

@@ -60,6 +60,11 @@ class Task:
     glimpse: int = 16
 
     @property
+    def single(self) -> bool:
+        """Whether one region asks for one object."""
+        return self.postprocess in ("interactive", "object")
+
+    @property
     def generates(self) -> bool:
         """Whether the answer must come from the model; otherwise it is forced and one pass is enough."""
         return self.conditions in ("answer", "none")

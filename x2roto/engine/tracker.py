@@ -81,7 +81,8 @@ class Tracker:
         self.following = following
         self.budget = Budget(chunk)
         capacity = segmenter.model.config.memory.capacity if memory is None else memory
-        self.state = ShotState(Memory(capacity), tuple(tuple(() for _ in targets) for targets in query.targets))
+        memory_of_prompts = Memory(capacity, prompt=query.prompt)
+        self.state = ShotState(memory_of_prompts, tuple(tuple(() for _ in targets) for targets in query.targets))
 
     def step(self, frames: Sequence[Frame]) -> Iterator[FrameResult]:
         """Results of the next frames, in the order given.
@@ -121,7 +122,7 @@ class Tracker:
 
     def _without_memory(self, frames: Sequence[Frame]) -> int:
         """How many of the next frames find the memory empty: up to the first one that will be remembered."""
-        if self.state.memory.entries:
+        if not self.state.memory.empty:
             return 0
         return 1 + next((index for index, frame in enumerate(frames) if not frame.held), len(frames))
 

@@ -66,21 +66,12 @@ def is_exr(path: Path) -> bool:
 
 def exr_layers(path: Path) -> tuple[str | None, ...]:
     """What holds a matte in an OpenEXR file: its parts if several, else its layers with alpha; (None,) for itself."""
-    headers = _exr_headers(path)
+    headers = exr.read_headers(path)
     if len(headers) > 1:
         return tuple(header["name"] for header in headers if not header["name"].startswith(_CRYPTOMATTE))
     names = [channel.name for channel in headers[0]["channels"]]
     layers = [name.removesuffix(".A") for name in names if name.endswith(".A")]
     return tuple(layer for layer in layers if not layer.startswith(_CRYPTOMATTE)) or (None,)
-
-
-def _exr_headers(path: Path) -> list[dict[str, Any]]:
-    import OpenEXR
-
-    try:
-        return [part.header for part in OpenEXR.File(str(path), header_only=True).parts]
-    except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as OpenEXR: render or copy it again", path) from error
 
 
 def _read_exr(path: Path, layer: str | None) -> FloatArray:

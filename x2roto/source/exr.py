@@ -59,7 +59,7 @@ def find_plate(path: Path, layer: str | None = None) -> Plate:
     A gray picture (Y, or a layer with one channel) serves as all three. Raises `InputError` for deep data,
     luminance-chroma files, files without such channels and files that are not EXR.
     """
-    headers = _headers(path)
+    headers = read_headers(path)
     plates = [
         Plate(part, channels, header, len(headers))
         for part, header in enumerate(headers)
@@ -74,7 +74,8 @@ def find_plate(path: Path, layer: str | None = None) -> Plate:
     return plate
 
 
-def _headers(path: Path) -> list[dict[str, Any]]:
+def read_headers(path: Path) -> list[dict[str, Any]]:
+    """The header of each part. Raises InputError for what is not EXR."""
     import OpenEXR
 
     with _one_line(path):

@@ -141,7 +141,7 @@ def export(learner: Learner, config: TrainConfig, model: ModelConfig, tokenizer:
         plain = {name.removeprefix("model.").replace(".base_layer.", "."): tensor for name, tensor in state.items()}
         made = recipes(plain, {})
         sizes = infer_sizes(replace(model, name=config.out.name), shapes_of({k: r.weight for k, r in made.items()}))
-        dtype = "float32" if config.run.precision == "fp32" else "bfloat16"
+        dtype = config.run.store or ("float32" if config.run.precision == "fp32" else "bfloat16")
         write_model(
             out,
             sizes,
@@ -149,7 +149,7 @@ def export(learner: Learner, config: TrainConfig, model: ModelConfig, tokenizer:
             lambda name: made[name].make(DTYPES[dtype], config.language.alpha),
             tokenizer=tokenizer,
             dtype=dtype,
-            provenance=Provenance({}, {}, LICENCES if config.initial.language else ()),
+            provenance=Provenance({}, {}, (*config.licences, *(LICENCES if config.initial.language else ()))),
             replace=True,
         )
     accelerator.wait_for_everyone()

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from x2roto.engine import preprocess, tasks
-from x2roto.engine.model.region_sampler import draw_points
+from x2roto.engine.model.region_sampler import cell_cover, draw_points
 from x2roto.engine.prompting import SpecialIds, Tokenizer, TokenStream, Turn, conversation, tokenise, vision_text
 from x2roto.train.matching import PADDING, FrameTarget
 from x2roto.train.samples import ClipDataset, ClipSample
@@ -40,10 +40,15 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Region prompts of a sample: points (R, P, 2) as `draw_points` gives them, on frame `frame`."""
+    """Region prompts of a sample: points (R, P, 2) as `draw_points` gives them, on frame `frame`.
+
+    `cover_1hw`: how much of each cell of the mask logits' grid the region covers, in [0, 1], where a single one asks
+    for a single object.
+    """
 
     points_rp2: Tensor
     frame: int
+    cover_1hw: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,8 @@ class Reader:
         generator = torch.Generator().manual_seed(seed)
         squares = preprocess.prompt_masks(masks, size)
         points = torch.stack([draw_points(square, self.points, generator) for square in squares])
-        return Regions(points, sample.prompt_frame)
+        cover = cell_cover(squares)[0] if sample.row.single else None
+        return Regions(points, sample.prompt_frame, cover)
 
 
 def turns(sample: ClipSample, random: Random) -> list[Turn]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from x2roto.engine.model.config import ModelConfig
-from x2roto.engine.model_folder import read_config
+from x2roto.engine.model_folder import Licence, read_config
 from x2roto.errors import PromptError
 from x2roto.job import from_values
 from x2roto.preset import folders
@@ -30,7 +30,9 @@ class Initial:
 
     `model`: a model folder, complete. Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the
     folder of SAM 2.1 as `transformers` has it; `segmentor`, the weights of a stage "segmentor" run, taken by name
-    and shape. `tokenizer`: the folder of tokenizer.json, None for that of `model` or `language`.
+    and shape. `tokenizer`: the folder of tokenizer.json, None for that of `model` or `language`; "bytes" and
+    "learnt" (`train/words.py`) need no file. `spread`: standard deviation of drawn weights of memory and decoder
+    where no recipe of theirs says otherwise; 0: by the number of inputs, which narrow layers need.
     """
 
     model: str | None = None
@@ -38,6 +40,7 @@ class Initial:
     mask_encoder: str | None = None
     segmentor: str | None = None
     tokenizer: str | None = None
+    spread: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +100,9 @@ class Losses:
     """Weights and sampling of the losses, which also weigh the matching.
 
     `classes`: cross entropy over conditions and background as released, or the paper's focal loss over the tokens
-    of the conditions. `points`: per mask, 0 for every pixel; `oversample` times as many candidates are drawn and
-    `uncertain` of the points are the candidates nearest to a mask's edge.
+    of the conditions. `points`: per mask; `oversample` times as many candidates are drawn and `uncertain` of the
+    points are the candidates nearest to a mask's edge. 0: every pixel of the masks made smaller by `stride`.
+    `dense_weight`: of masks and dice of all that is asked for, straight from the per-pixel embedding; stage "joint".
     """
 
     classes: Literal["cross_entropy", "focal"] = "cross_entropy"
@@ -106,8 +110,10 @@ class Losses:
     mask_weight: float = 5.0
     dice_weight: float = 5.0
     language_weight: float = 1.0
+    dense_weight: float = 0.0
     background_weight: float = 0.1
     points: int = 12544
+    stride: int = 1
     oversample: float = 3.0
     uncertain: float = 0.75
     focal_alpha: float = 0.25
@@ -118,6 +124,7 @@ class Losses:
 class Run:
     """How the run proceeds; intervals count micro-batches, 0 for never.
 
+    `store`: numbers of the finished model's parameters; None: those of `precision`.
     `precision` "bf16": autocast; parameters stay float32, but those of the language model that do not learn are
     bfloat16 unless sharded. `checkpointing`: recompute activations in the backward pass. `sharding` "fsdp":
     parameters, gradients and optimiser state are spread over the processes; otherwise every process holds all.
@@ -125,6 +132,7 @@ class Run:
 
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"
+    store: Literal["float32", "bfloat16", "float16"] | None = None
     checkpointing: bool = False
     sharding: Literal["none", "fsdp"] = "none"
     save_every: int = 2000
@@ -144,8 +152,9 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One run. `out`: folder for checkpoints, logs, pictures and the finished model.
+    """One run. `out`: folder for checkpoints, logs, pictures and the finished model, which takes its name.
 
+    `licences`: of what the model is made from, written into it, beside those of `Initial.language`.
     `model`: sizes of the network; `Initial` overrides those its files tell.
     """
 
@@ -160,12 +169,13 @@ class TrainConfig:
     optimiser: Optimiser = field(default_factory=Optimiser)
     losses: Losses = field(default_factory=Losses)
     run: Run = field(default_factory=Run)
+    licences: tuple[Licence, ...] = ()
 
     def digest(self) -> str:
         """Equal for configs that give the same training; where and how often it reports does not count."""
         values = asdict(self)
-        del values["out"], values["validation"], values["batches"]["workers"]
-        for free in ("save_every", "keep", "log_every", "validate_every"):
+        del values["out"], values["validation"], values["licences"], values["batches"]["workers"]
+        for free in ("store", "save_every", "keep", "log_every", "validate_every"):
             del values["run"][free]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -203,7 +213,7 @@ def load_config(path: Path, out: Path | None = None) -> TrainConfig:
 
 def parse_config(values: Mapping[str, Any], path: Path) -> TrainConfig:
     """`load_config` for values already read from `path`."""
-    known = {"stage", "out", "data", "validation", "model", *SECTIONS}
+    known = {"stage", "out", "data", "validation", "model", "licences", *SECTIONS}
     if unknown := sorted(values.keys() - known):
         raise PromptError(f"{path}: unknown key {unknown[0]!r}: use one of {', '.join(sorted(known))}")
     if values.get("stage") not in ("segmentor", "joint"):
@@ -218,6 +228,7 @@ def parse_config(values: Mapping[str, Any], path: Path) -> TrainConfig:
         data=_sources(values["data"], f"{path} [[data]]"),
         validation=_sources(values.get("validation", []), f"{path} [[validation]]"),
         model=read_config(values.get("model", {}), path),
+        licences=tuple(from_values(Licence, each, f"{path} [[licences]]") for each in values.get("licences", [])),
         **sections,
     )
 
@@ -235,7 +246,7 @@ def _check_ranges(sections: Mapping[str, Any], path: Path) -> None:
         "optimiser": {"epochs": 1, "rate": 0, "clip_norm": 0},
         "language": {"rank": 1},
         "run": {"keep": 1},
-        "losses": {"points": 0, "oversample": 1},
+        "losses": {"points": 0, "stride": 1, "oversample": 1},
     }
     for section, bounds in least.items():
         for key, bound in bounds.items():

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,14 +30,21 @@ from x2roto.engine.weights import check_fit, load_model, read_base, read_folder,
 from x2roto.errors import ModelError, PromptError
 from x2roto.train.config import Language, TrainConfig
 from x2roto.train.network import SegmentorAlone
+from x2roto.train.words import learnt_tokenizer
 
-BYTES = "bytes"  # the tokenizer without a file
+# The tokenizers without a file.
+BYTES = "bytes"
+LEARNT = "learnt"
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|vision_end|>")
 SPREAD = 0.02
 # The seven linear maps of a text layer.
 TEXT_LINEARS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 # What the language model learns beside its text layers: the vocabulary has new words, the mergers a new reader.
 ALWAYS_LEARNED = re.compile(r"embed_tokens|lm_head|visual\.(merger|deepstack_merger_list)")
+
+
+# What stage "segmentor" knows of; memory and language are left as they were drawn.
+LEARNT_ALONE = ("segmentor.encoder.", "segmentor.pixel_decoder.", "segmentor.decoder.")
 
 
 # ---- tokenizer ------------------------------------------------------------------------------------------
@@ -48,10 +56,12 @@ def load_tokenizer(config: TrainConfig) -> Tokenizer:
     named = initial.tokenizer or initial.model or initial.language
     if named is None:
         raise PromptError(
-            f"no tokenizer: in [initial] set tokenizer to the folder of tokenizer.json, or to {BYTES!r}"
+            f"no tokenizer: in [initial] set tokenizer to the folder of tokenizer.json, to {BYTES!r} or to {LEARNT!r}"
         )
     if named == BYTES:
         tokenizer = byte_tokenizer()
+    elif named == LEARNT:
+        tokenizer = learnt_tokenizer(CHAT_TOKENS)
     else:
         path = (Path(named) if Path(named).exists() else find_model(named)) / "tokenizer.json"
         if not path.is_file():
@@ -98,7 +108,7 @@ def initial_segmentor(config: TrainConfig, device: torch.device) -> SegmentorAlo
     whole = None if initial.model is None else load_model(find_model(initial.model), "cpu", torch.float32)
     with device:
         model = SegmentorAlone(sizes if whole is None else whole.config)
-    draw_parameters(model.segmentor)
+    draw_parameters(model.segmentor, initial.spread)
     if whole is not None:
         model.segmentor.load_state_dict(whole.segmentor.state_dict())
     if initial.mask_encoder is not None:
@@ -114,7 +124,7 @@ def _assembled(config: TrainConfig, rows: int, device: torch.device) -> X2SAM:
     language = _language_config(config, rows)
     with device:
         model = X2SAM(replace(config.model, language=language))
-    draw_parameters(model.segmentor)
+    draw_parameters(model.segmentor, initial.spread)
     if initial.language is not None:
         _take_language(model, Path(initial.language))
         model.vlm.resize_token_embeddings(rows, mean_resizing=False)
@@ -136,12 +146,12 @@ def _resized(language: Mapping[str, Any], rows: int) -> dict[str, Any]:
     return {**language, "text_config": {**language.get("text_config", {}), "vocab_size": rows}}
 
 
-def draw_parameters(segmentor: Segmentor) -> None:
-    """Fresh values, in place; the mask encoder keeps those of its library."""
+def draw_parameters(segmentor: Segmentor, spread: float = SPREAD) -> None:
+    """Fresh values, in place; the mask encoder keeps those of its library. `spread` as `Initial` has it."""
     _draw_pixel_decoder(segmentor.pixel_decoder)
-    _draw_decoder(segmentor.decoder)
+    _draw_decoder(segmentor.decoder, spread)
     for part in (segmentor.memory_attention, segmentor.memory_encoder):
-        part.apply(_draw_normal)
+        part.apply(partial(_draw_normal, spread=spread))
 
 
 def _draw_pixel_decoder(decoder: PixelDecoder) -> None:
@@ -167,8 +177,8 @@ def _draw_deformable(attention: DeformableAttention) -> None:
         attention.sampling_offsets.bias.copy_(grid.flatten())
 
 
-def _draw_decoder(decoder: MaskDecoder) -> None:
-    decoder.apply(_draw_normal)
+def _draw_decoder(decoder: MaskDecoder, spread: float) -> None:
+    decoder.apply(partial(_draw_normal, spread=spread))
     for layer in decoder.modules():
         if isinstance(layer, DecoderLayer):
             _draw_xavier(layer)
@@ -187,9 +197,10 @@ def _draw_xavier(module: nn.Module) -> None:
             nn.init.xavier_uniform_(parameter)
 
 
-def _draw_normal(module: nn.Module) -> None:
+def _draw_normal(module: nn.Module, *, spread: float) -> None:
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
-        nn.init.normal_(module.weight, std=SPREAD)
+        inputs = module.weight[0].numel()
+        nn.init.normal_(module.weight, std=spread or inputs**-0.5)
         if not isinstance(module, nn.Embedding) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -223,7 +234,7 @@ def _take_segmentor(model: X2SAM | SegmentorAlone, path: Path) -> None:
     taken = {
         name: tensor
         for name, tensor in read_tensors(path).items()
-        if name.startswith("segmentor.") and name in own and own[name].shape == tensor.shape
+        if name.startswith(LEARNT_ALONE) and name in own and own[name].shape == tensor.shape
     }
     if not taken:
         raise ModelError(f"{path} holds nothing of this network's segmentor: give model.safetensors of a stage 1 run")

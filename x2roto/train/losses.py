@@ -142,7 +142,7 @@ def mask_losses(
             continue
         logits = answers.mask_logits_iqhw[frame, pairs.queries_m]
         points = _points(logits, draw, losses)
-        seen = compare(logits, target.masks_nhw[pairs.targets_m], target.ignored_hw, points)
+        seen = compare(logits, target.masks_nhw[pairs.targets_m], target.ignored_hw, points, losses.stride)
         entropy = entropy + cross_entropy_sum(seen.logits_mp, seen.wanted_np, seen.known)
         dice = dice + dice_sum(seen.logits_mp, seen.wanted_np, seen.known)
     count = _at_least(1, counts.masks, entropy)
@@ -156,6 +156,21 @@ def _points(logits_mhw: Tensor, draw: Draw, losses: Losses) -> Tensor | None:
     return edge_points(
         logits_mhw, draw, points=losses.points, oversample=losses.oversample, uncertain=losses.uncertain
     )
+
+
+def dense_loss(logits_i1hw: Tensor, targets: Sequence[FrameTarget], losses: Losses) -> Tensor:
+    """Cross entropy and dice of all that is asked for as one mask per frame, weighted, the mean over frames.
+
+    Not X2SAM's: from few clips, a network that has seen nothing before learns through the matching alone too slowly.
+    """
+    total = logits_i1hw.flatten()[0] * 0
+    for logits, target in zip(logits_i1hw, targets, strict=True):
+        wanted = target.masks_nhw.any(0, keepdim=True)
+        seen = compare(logits, wanted, target.ignored_hw, None, losses.stride)
+        entropy = cross_entropy_sum(seen.logits_mp, seen.wanted_np, seen.known)
+        dice = dice_sum(seen.logits_mp, seen.wanted_np, seen.known)
+        total = total + losses.mask_weight * entropy + losses.dice_weight * dice
+    return total / max(1, len(targets))
 
 
 # ---- elementary, over P places of m masks ---------------------------------------------------------------

@@ -66,7 +66,7 @@ def match(answers: Answers, targets: Sequence[FrameTarget], draws: Sequence[Draw
     excused: list[Tensor] = []
     for frame, (target, draw) in enumerate(zip(targets, draws, strict=True)):
         points = draw((1, losses.points, 2)) if losses.points else None
-        seen = compare(answers.mask_logits_iqhw[frame], target.masks_nhw, target.ignored_hw, points)
+        seen = compare(answers.mask_logits_iqhw[frame], target.masks_nhw, target.ignored_hw, points, losses.stride)
         costs.append(_cost(answers, frame, target, seen, losses))
         excused.append(_on_ignored(seen))
     pairs = _assign(costs)

@@ -30,7 +30,7 @@ from x2roto.engine.model.segmentor import FrameFeatures, Maps, Prediction, Segme
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.train.collate import Batch, Text
 from x2roto.train.config import Losses
-from x2roto.train.losses import Counts, language_loss, set_losses
+from x2roto.train.losses import Counts, dense_loss, language_loss, set_losses
 from x2roto.train.matching import PADDING, Answers, FrameTarget
 from x2roto.train.points import Draw, uniform
 
@@ -57,12 +57,25 @@ class StepLosses:
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What the network makes of a batch: of every decoder layer the answers for all frames, time first, none in
-    chat; what is added to each clip's labels; the weighted loss of the words; and what sums are divided by."""
+    chat; what is added to each clip's labels; the weighted loss of the words; and what sums are divided by.
+
+    `dense_i1hw`: logits of everything asked for, straight from the per-pixel embedding, where that is taught.
+    """
 
     layers: list[Answers]
     offsets: tuple[int, ...]
     language: Tensor
     counts: Counts
+    dense_i1hw: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the decoder gives for all clips at one time step: the state after each layer, and the per-pixel embedding
+    (B, C, h, w) it read."""
+
+    layers: list[Decoded]
+    masks_bchw: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +174,8 @@ class SegmentorStage(StageNetwork):
         pictures = batch.frames.flatten(0, 1)
         levels = encode(self.model, pictures).levels_bchw
         conditions = nothing_asked(self.model, len(pictures))
-        (layers,) = decode_through_time(self.model, levels, 1, conditions, self.call)
-        answers = [Answers(layer.mask_logits_bqhw, self.head(layer.queries_bqc)) for layer in layers]
+        (moment,) = decode_through_time(self.model, levels, 1, conditions, self.call)
+        answers = [Answers(layer.mask_logits_bqhw, self.head(layer.queries_bqc)) for layer in moment.layers]
         language = torch.zeros((), device=self.model.device)
         return Answered(answers, (0,) * len(batch.seeds), language, self.counts(batch, words=0))
 
@@ -171,6 +184,14 @@ class JointStage(StageNetwork):
     """The whole network on clips and their conversations."""
 
     model: X2SAM
+
+    def __init__(self, model: X2SAM, losses: Losses, *, checkpointing: bool = False, mean: Mean = alone) -> None:
+        super().__init__(model, losses, checkpointing=checkpointing, mean=mean)
+        # Teaches the per-pixel embedding without the detour over queries; no part of the finished model.
+        self.head = None
+        if losses.dense_weight:
+            with model.device:
+                self.head = nn.Conv2d(model.config.dim, 1, 1)
 
     def answer(self, batch: Batch) -> Answered:
         text = batch.text
@@ -185,8 +206,8 @@ class JointStage(StageNetwork):
         if pyramid is None:
             return Answered([], (), language, counts)
         asked = self._asked(states, prompt, text, batch.decoded)
-        layers = self._answers(pyramid, len(batch.targets), asked)
-        return Answered(layers, asked.offsets, language, counts)
+        layers, dense = self._answers(pyramid, len(batch.targets), asked, self._imprint(batch, text, pyramid))
+        return Answered(layers, asked.offsets, language, counts, dense)
 
     def _think(self, batch: Batch, text: Text, pyramid: Pyramid | None) -> tuple[Spliced, Tensor]:
         """The embedded conversations and the language model's states of them."""
@@ -243,22 +264,37 @@ class JointStage(StageNetwork):
             states[samples], prompt.cond_ids[samples], prompt.seg_ids[samples], shared=shared
         )
 
-    def _answers(self, pyramid: Pyramid, length: int, asked: Asked) -> list[Answers]:
-        """Logits of every decoder layer for all frames, time first."""
+    def _imprint(self, batch: Batch, text: Text, pyramid: Pyramid) -> Maps:
+        """Memory maps of the regions that ask for single objects, if the model keeps such and all clips have one."""
+        asking = [text.regions[sample] for sample in batch.decoded]
+        covers = [regions.cover_1hw for regions in asking if regions is not None and regions.cover_1hw is not None]
+        if not self.model.config.memory.prompts or len(covers) < len(asking):
+            return ()
+        clips = len(asking)
+        frames = [regions.frame * clips + clip for clip, regions in enumerate(asking) if regions is not None]
+        levels = tuple(level[frames] for level in pyramid.levels_bchw)
+        return self.model.segmentor.imprint(levels, torch.stack(covers).to(levels[0].device))
+
+    def _answers(
+        self, pyramid: Pyramid, length: int, asked: Asked, prompt: Maps
+    ) -> tuple[list[Answers], Tensor | None]:
+        """Logits of every decoder layer, and of the dense head if there is one, for all frames, time first."""
         conditions = asked.conditions
-        frames = list(decode_through_time(self.model, pyramid.levels_bchw, length, conditions, self.call))
+        moments = list(decode_through_time(self.model, pyramid.levels_bchw, length, conditions, self.call, prompt))
+        dense = None if self.head is None else self.head(torch.cat([moment.masks_bchw for moment in moments]))
         tokens = asked.tokens_dn.repeat(length, 1) if self.losses.classes == "focal" else None
         if tokens is not None:
             conditions = replace(conditions, cond_embeds=conditions.token_embeds, embed_mask=conditions.token_mask)
         predict = partial(self.model.segmentor.class_predictor, conditions=conditions)
-        return [
+        answers = [
             Answers(
                 torch.cat([frame.mask_logits_bqhw for frame in layer]),
                 torch.cat([predict(frame.queries_bqc) for frame in layer]),
                 tokens,
             )
-            for layer in zip(*frames, strict=True)
+            for layer in zip(*(moment.layers for moment in moments), strict=True)
         ]
+        return answers, dense
 
 
 # ---- parts of both --------------------------------------------------------------------------------------
@@ -279,29 +315,40 @@ def _compute_again(model: nn.Module) -> None:
 
 
 def decode_through_time(
-    model: X2SAM | SegmentorAlone, levels_bchw: Maps, length: int, conditions: Conditions, call: Call
-) -> Iterator[list[Decoded]]:
+    model: X2SAM | SegmentorAlone,
+    levels_bchw: Maps,
+    length: int,
+    conditions: Conditions,
+    call: Call,
+    prompt: Maps = (),
+) -> Iterator[Moment]:
     """For each time step, the state after every decoder layer, for all clips at once.
 
     `levels_bchw`: pyramid maps of `length` * B frames, time first. Memory is read and kept as in inference.
+    `prompt`: what it holds of region prompts.
     """
     segmentor, batch = model.segmentor, len(conditions.seg_embeds)
-    memory = Memory(model.config.memory.capacity)
-    for step, features in enumerate(_features(segmentor, levels_bchw, batch, call)):
-        layers = call(_decode, segmentor, features, memory, conditions)
-        yield layers
+    memory = Memory(model.config.memory.capacity, prompt=prompt)
+    for step, features in enumerate(_features(segmentor, levels_bchw, batch, call, alone=memory.empty)):
+        layers, masks = call(_decode, segmentor, features, memory, conditions)
+        yield Moment(layers, masks)
         if step + 1 < length:
             memory = call(_remember, segmentor, features, layers[-1], memory, conditions)
 
 
-def _features(segmentor: Segmentor, levels_bchw: Maps, batch: int, call: Call) -> Iterator[FrameFeatures]:
+def _features(
+    segmentor: Segmentor, levels_bchw: Maps, batch: int, call: Call, *, alone: bool
+) -> Iterator[FrameFeatures]:
+    """`alone`: whether the first step finds no memory."""
     for step, maps in enumerate(zip(*(level.split(batch) for level in levels_bchw), strict=True)):
-        yield call(partial(segmentor.features, first=step == 0), maps)
+        yield call(partial(segmentor.features, first=alone and step == 0), maps)
 
 
-def _decode(segmentor: Segmentor, features: FrameFeatures, memory: Memory, conditions: Conditions) -> list[Decoded]:
-    levels = segmentor.attend(features, memory) if memory.entries else features.levels
-    return list(segmentor.decoder.layers(levels, features.masks[0], conditions))
+def _decode(
+    segmentor: Segmentor, features: FrameFeatures, memory: Memory, conditions: Conditions
+) -> tuple[list[Decoded], Tensor]:
+    levels, masks = segmentor.recall(features, memory)
+    return list(segmentor.decoder.layers(levels, masks, conditions)), masks
 
 
 def _remember(
@@ -336,8 +383,11 @@ def graded(
         answers = [_kept(layer, kept) for layer in answers]
     results = set_losses(answers, wanted, [draws[index] for index in kept], losses, said.counts)
     last = results[-1]
+    total = torch.stack([result.weighted(losses) for result in results]).sum() + language
+    if said.dense_i1hw is not None:
+        total = total + losses.dense_weight * dense_loss(said.dense_i1hw[kept], wanted, losses)
     return StepLosses(
-        total=torch.stack([result.weighted(losses) for result in results]).sum() + language,
+        total=total,
         language=language.detach(),
         classes=last.classes.detach(),
         masks=last.masks.detach(),

@@ -32,16 +32,24 @@ def uniform(seed: int, device: torch.device) -> Draw:
     return lambda shape: torch.rand(tuple(shape), generator=generator, device=device)
 
 
-def compare(logits_mhw: Tensor, masks_nhw: Tensor, ignored_hw: Tensor | None, points: Tensor | None) -> Compared:
-    """Logits beside masks of another size: at points (m or 1, P, 2), or at every pixel of the masks."""
+def compare(
+    logits_mhw: Tensor, masks_nhw: Tensor, ignored_hw: Tensor | None, points: Tensor | None, stride: int = 1
+) -> Compared:
+    """Logits beside masks of another size: at points (m or 1, P, 2), or at every pixel of the masks made smaller by
+    `stride`, where they are the share that is covered, and known where nothing is ignored."""
     ignored = masks_nhw.new_zeros(1, 1, 1) if ignored_hw is None else ignored_hw[None]
     if points is None:
-        size = masks_nhw.shape[-2:]
+        wanted = _shrunk(masks_nhw, stride)
+        size = wanted.shape[-2:]
         resized = F.interpolate(logits_mhw[:, None].float(), size=size, mode="bilinear", align_corners=False)
-        known = (~ignored.bool()).float().expand(1, *size)
-        return Compared(resized.flatten(1), masks_nhw.flatten(1).float(), known.flatten(1))
+        known = (_shrunk(ignored, stride) == 0 if ignored_hw is not None else ~ignored.bool()).float()
+        return Compared(resized.flatten(1), wanted.flatten(1), known.expand(1, *size).flatten(1))
     known = (read_at(ignored, points) == 0).float()
     return Compared(read_at(logits_mhw, points), read_at(masks_nhw, points), known)
+
+
+def _shrunk(masks_nhw: Tensor, stride: int) -> Tensor:
+    return masks_nhw.float() if stride == 1 else F.avg_pool2d(masks_nhw[:, None].float(), stride)[:, 0]
 
 
 def read_at(maps_nhw: Tensor, points_np2: Tensor) -> Tensor:

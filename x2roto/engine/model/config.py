@@ -43,9 +43,18 @@ class MemoryConfig:
     capacity: int = 5  # past frames kept ("num_maskmem"); at least 1
     layers: int = 4
     feedforward: int = 2048
-    # Downsampling of the pixel-decoder features, coarse to fine, down to the memory's resolution.
+    # Downsampling of the pixel-decoder features, coarse to fine, down to the memory's resolution; 0: this level
+    # neither enters the memory nor reads it.
     feature_strides: tuple[int, ...] = (1, 2, 4)
     mask_stride: int = 4
+    # Convolutions through which the per-pixel embedding sees what the finest level read; 0: it sees nothing, as
+    # released.
+    mask_layers: int = 0
+    # Whether the newest map is also added to a level where it lies, as SAM adds a mask prompt to its image embedding,
+    # and not only attended to. Not as released.
+    carry: bool = False
+    # Whether the region that asks for a single object enters the memory, for the whole shot. Not as released.
+    prompts: bool = False
     fuser_layers: int = 2
     fuser_feedforward: int = 1024
     # Guidance map g in [0, 1] enters the mask downsampler as scale * g + bias.
@@ -76,6 +85,7 @@ class ModelConfig:
     """The whole network. `language`: the dictionary of a Hugging Face `Qwen3VLConfig`, {} for its defaults.
 
     `image_size`: side of the square the mask encoder sees. `dim`: width of everything after the encoder.
+    `glimpse_pixels`: most pixels of a still, or of one of 16 frames, that the language model sees; 0: as released.
     """
 
     name: str = "x2sam-4b"
@@ -86,6 +96,7 @@ class ModelConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     region: RegionConfig = field(default_factory=RegionConfig)
+    glimpse_pixels: int = 0
     language: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

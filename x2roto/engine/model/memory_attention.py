@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from x2roto.engine.model.config import MemoryConfig
 from x2roto.engine.model.encodings import rotate, sine_tokens, turns_on
+from x2roto.engine.model.pixel_decoder import GROUPS
 
 
 class MemoryAttention(nn.Module):
@@ -48,6 +49,31 @@ class MemoryAttention(nn.Module):
 
     def _turns(self, level_bchw: Tensor) -> Tensor:
         return turns_on(self.dim, *level_bchw.shape[-2:], level_bchw.device)
+
+
+class MaskRecall(nn.Module):
+    """Lets the per-pixel embedding see what a level read from memory, through residual convolutions.
+
+    In X2SAM masks see memory through the queries alone. A network too small to tell like from like by their queries
+    needs to see where the thing was, as in space-time memory networks (arXiv 1904.00607).
+    """
+
+    def __init__(self, layers: int, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(dim, dim, 1)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(GROUPS, dim), nn.GELU(), nn.Conv2d(dim, dim, 3, padding=1))
+            for _ in range(layers)
+        )
+
+    def forward(self, masks_bchw: Tensor, level_bchw: Tensor) -> Tensor:
+        """The embedding `masks_bchw` with what `level_bchw`, conditioned on memory, knows."""
+        size = masks_bchw.shape[-2:]
+        read = F.interpolate(self.projection(level_bchw), size=size, mode="bilinear", align_corners=False)
+        seen = masks_bchw + read
+        for layer in self.layers:
+            seen = seen + layer(seen)
+        return seen
 
 
 class MemoryLayer(nn.Module):

@@ -20,19 +20,28 @@ class MemoryEncoder(nn.Module):
         super().__init__()
         self.scale, self.bias = config.guidance_scale, config.guidance_bias
         self.mask_downsampler = Downsampler(1, dim, config.mask_stride)
-        self.vision_downsampler = nn.ModuleList(Downsampler(dim, dim, s) for s in config.feature_strides)
+        self.scales = tuple(scale for scale, stride in enumerate(config.feature_strides) if stride)
+        self.vision_downsampler = nn.ModuleList(
+            Downsampler(dim, dim, config.feature_strides[scale]) for scale in self.scales
+        )
         self.memory_fuser = Fuser(config, dim)
         self.projection = nn.Conv2d(dim, dim, 1)
 
     def downsample(self, levels_bchw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The part that sees no mask: each level at the memory's resolution. Batches over frames."""
-        return tuple(down(level) for down, level in zip(self.vision_downsampler, levels_bchw, strict=True))
+        """The part that sees no mask: each level that takes part (`scales`) at the memory's resolution. Batches
+        over frames."""
+        levels = (levels_bchw[scale] for scale in self.scales)
+        return tuple(down(level) for down, level in zip(self.vision_downsampler, levels, strict=True))
 
     def forward(
         self, downsampled_bchw: tuple[Tensor, ...], mask_logits_bqhw: Tensor, class_logits_bqc: Tensor
     ) -> tuple[Tensor, ...]:
         """Memory maps (B, C, h, w), one per scale. The last class column is the background."""
-        guidance = self.mask_downsampler(self.scale * guide(mask_logits_bqhw, class_logits_bqc) + self.bias)
+        return self.imprint(downsampled_bchw, guide(mask_logits_bqhw, class_logits_bqc))
+
+    def imprint(self, downsampled_bchw: tuple[Tensor, ...], guidance_b1hw: Tensor) -> tuple[Tensor, ...]:
+        """Memory maps of a frame on which `guidance_b1hw`, in [0, 1] at the mask logits' size, is seen."""
+        guidance = self.mask_downsampler(self.scale * guidance_b1hw + self.bias)
         fused = self.memory_fuser(torch.cat([level + guidance for level in downsampled_bchw]))
         return self.projection(fused).chunk(len(downsampled_bchw))
 

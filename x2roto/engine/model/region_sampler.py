@@ -28,6 +28,12 @@ def draw_points(mask_hw: Tensor, count: int, generator: torch.Generator) -> Tens
     return (pixels / pixels.new_tensor(mask_hw.shape)).float()
 
 
+def cell_cover(squares_nhw: Tensor, stride: int = 4) -> Tensor:
+    """How much of each cell of the mask logits' grid regions (N, S, S) cover, (N, 1, S / stride, S / stride) in
+    [0, 1]."""
+    return F.avg_pool2d(squares_nhw[:, None].float(), stride)
+
+
 def region_tokens(map_hwc: Tensor, points_rn2: Tensor, pool: int) -> Tensor:
     """Features of one frame's map read at each region's points, (regions, points / pool, C).
 

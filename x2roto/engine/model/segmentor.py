@@ -14,6 +14,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from x2roto.engine.assembly import Conditions
 from x2roto.engine.memory import Memory
@@ -21,7 +22,7 @@ from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model.encodings import sine_tokens, temporal_on
 from x2roto.engine.model.mask_decoder import ClassPredictor, Decoded, MaskDecoder
 from x2roto.engine.model.mask_encoder import MaskEncoder
-from x2roto.engine.model.memory_attention import MemoryAttention
+from x2roto.engine.model.memory_attention import MaskRecall, MemoryAttention
 from x2roto.engine.model.memory_encoder import MemoryEncoder
 from x2roto.engine.model.pixel_decoder import PixelDecoder
 
@@ -33,7 +34,8 @@ class FrameFeatures:
     """All that is known of B frames before memory is read. Every field is a tuple of tensors of batch B.
 
     `levels`, `masks`: pixel decoder outputs, coarse to fine, and the per-pixel embedding. `downsampled`: levels
-    at the memory's resolution. `prepared`: memory attention's first self-attention, empty for a first frame.
+    that take part in memory, at its resolution. `prepared`: memory attention's first self-attention of those,
+    empty for a frame that finds no memory.
     """
 
     levels: Maps
@@ -81,6 +83,9 @@ class Segmentor(nn.Module):
         self.pixel_decoder = PixelDecoder(config.pixel_decoder, config.dim)
         self.memory_attention = MemoryAttention(config.memory, config.dim)
         self.memory_encoder = MemoryEncoder(config.memory, config.dim)
+        layers = config.memory.mask_layers
+        self.mask_recall = MaskRecall(layers, config.dim) if layers else None
+        self.carry = nn.Conv2d(config.dim, config.dim, 1) if config.memory.carry else None
         self.decoder = MaskDecoder(config.decoder, config.dim)
         self.class_predictor = ClassPredictor()
         self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, config.dim))
@@ -88,36 +93,47 @@ class Segmentor(nn.Module):
     def features(self, pyramid_bchw: Maps, *, first: bool) -> FrameFeatures:
         """Features of B frames from their pyramid maps (fine to coarse).
 
-        Frames that start a shot (`first`) get the no-memory embedding, before the pixel decoder, and nothing
+        Frames that find no memory (`first`) get the no-memory embedding, before the pixel decoder, and nothing
         prepared for memory attention.
         """
         if first:
             pyramid_bchw = tuple(level + self.no_memory_embedding.view(1, -1, 1, 1) for level in pyramid_bchw)
         pixel = self.pixel_decoder(pyramid_bchw)
+        scales = () if first else self.memory_encoder.scales
         return FrameFeatures(
             levels=pixel.levels_bchw,
             masks=(pixel.masks_bchw,),
             downsampled=self.memory_encoder.downsample(pixel.levels_bchw),
-            prepared=() if first else tuple(map(self.memory_attention.prepare, pixel.levels_bchw)),
+            prepared=tuple(self.memory_attention.prepare(pixel.levels_bchw[scale]) for scale in scales),
         )
 
     def decode(self, features: FrameFeatures, memory: Memory, conditions: Conditions) -> Decoded:
         """Queries and masks of one frame for every set of conditions."""
         features = features.expand(len(conditions.seg_embeds))
-        levels = self.attend(features, memory) if memory.entries else features.levels
-        return self.decoder(levels, features.masks[0], conditions)
+        return self.decoder(*self.recall(features, memory), conditions)
 
-    def attend(self, features: FrameFeatures, memory: Memory) -> Maps:
-        """The levels of one frame conditioned on memory, coarse to fine."""
-        positions = self.memory_positions(memory)
-        return tuple(
-            self.memory_attention(prepared, level, memory.tokens(scale), positions)
-            for scale, (prepared, level) in enumerate(zip(features.prepared, features.levels, strict=True))
-        )
+    def recall(self, features: FrameFeatures, memory: Memory) -> tuple[Maps, Tensor]:
+        """The levels of one frame, coarse to fine, and its per-pixel embedding, both conditioned on memory."""
+        (masks,) = features.masks
+        if memory.empty:
+            return features.levels, masks
+        positions, levels = self.memory_positions(memory), list(features.levels)
+        for slot, scale in enumerate(self.memory_encoder.scales):
+            read = self.memory_attention(features.prepared[slot], levels[scale], memory.tokens(slot), positions)
+            levels[scale] = read + self._carried(memory.maps(slot)[-1], read.shape[-2:])
+        if self.mask_recall is not None:
+            masks = self.mask_recall(masks, levels[self.memory_encoder.scales[-1]])
+        return tuple(levels), masks
+
+    def _carried(self, newest_bchw: Tensor, size: torch.Size) -> Tensor | int:
+        """What the newest memory map adds to a level of `size` where it lies."""
+        if self.carry is None:
+            return 0
+        return F.interpolate(self.carry(newest_bchw), size=size, mode="bilinear", align_corners=False)
 
     def memory_positions(self, memory: Memory) -> Tensor:
         """Sine plus frame-gap encoding of all memory tokens, (entries * h * w, C); the same for every scale."""
-        like = memory.entries[0].maps_bchw[0]
+        like = memory.maps(0)[0]
         space = sine_tokens(self.dim, *like.shape[-2:], like.device, like.dtype)
         return torch.cat([space + temporal_on(gap, self.dim, like.device, like.dtype) for gap in memory.gaps()])
 
@@ -129,3 +145,11 @@ class Segmentor(nn.Module):
         """The memory after this frame."""
         maps = self.memory_encoder(features.downsampled, prediction.mask_logits_bqhw, prediction.class_logits_bqc)
         return memory.remember(maps)
+
+    def imprint(self, pyramid_bchw: Maps, regions_b1hw: Tensor) -> Maps:
+        """Memory maps of region prompts (`Memory.prompt`), each shown on its own frame or all on the same one.
+
+        `regions_b1hw`: how much of each cell of the mask logits' grid the region covers, in [0, 1].
+        """
+        features = self.features(pyramid_bchw, first=True).expand(len(regions_b1hw))
+        return self.memory_encoder.imprint(features.downsampled, regions_b1hw)

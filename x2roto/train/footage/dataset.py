@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from x2roto.engine.tasks import tag_caption
+from x2roto.engine.tasks import full_stop, tag_caption
 from x2roto.train.footage.labelled import PhotoClip, film_labelled
 from x2roto.train.footage.language import TARGET_AREA, Expression, Language, describe
 from x2roto.train.footage.material import Labelled, Material
@@ -26,7 +26,7 @@ from x2roto.train.footage.vocabulary import noun_of_picture, nouns
 from x2roto.train.samples import ClipSample
 
 Masks = NDArray[np.bool_]
-FootageTask = Literal["refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg", "intseg"]
+FootageTask = Literal["refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg", "intseg", "chat"]
 
 ABSENT_SHARE = 0.15  # of referring samples that ask for a thing that is not there
 MOST_PHRASES = 3
@@ -161,6 +161,24 @@ def _caption(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
     )
 
 
+_ASKED = (
+    "Describe this {media}.",
+    "Describe this {media} in one sentence.",
+    "What do you see?",
+    "What can you see in this {media}?",
+    "What is shown in this {media}?",
+)
+
+
+def _conversation(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+    caption = clip.language.caption
+    if caption is None:
+        return None
+    frames = _frames(clip)
+    asked = _ASKED[int(rng.integers(len(_ASKED)))].format(media="video" if len(frames) > 1 else "image")
+    return ClipSample(frames, "chat", (asked,), answer=full_stop(caption.text))
+
+
 def _object(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
     """One thing, shown by a region on any frame that shows it well; mostly the first such frame."""
     shown = clip.rendered.masks.mean((2, 3)) >= TARGET_AREA
@@ -229,6 +247,7 @@ _MAKERS: Mapping[FootageTask, Callable[[FilmedClip, np.random.Generator], ClipSa
     "reaseg": _reasoning,
     "genseg": _classes,
     "gcgseg": _caption,
+    "chat": _conversation,
     "vgdseg": _lookalikes,
     "objseg": _object,
     "intseg": _object,
@@ -324,7 +343,7 @@ def footage_datasets(
 ) -> tuple[ProceduralFootage | LabelledFootage, ...]:
     """Every data set this material gives: procedural clips and stills, photographs, real clips."""
     still = Shape(shape.height, shape.width, (1,))
-    videos: tuple[FootageTask, ...] = ("refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg")
+    videos: tuple[FootageTask, ...] = ("refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg", "chat")
     images: tuple[FootageTask, ...] = ("refseg", "genseg", "intseg")
     labelled: tuple[FootageTask, ...] = ("objseg", "genseg", "refseg")
     more = {"seed": seed, "length": length}

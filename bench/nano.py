@@ -1,0 +1,324 @@
+"""What a model can do with each kind of prompt: `python bench/nano.py procedural`, `python bench/nano.py real`.
+
+`procedural`: clips of a seed range that no training preset uses, every prompt kind, and things that are not there.
+`real`: the clips with ground truth of a footage folder, whole, streaming, with the prompts of its manifest; beside
+them, in the same run, GrabCut carried along by optical flow, and the box left where it was drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from x2roto.clip import Frame
+from x2roto.engine.segmenter import Segmenter, load_segmenter
+from x2roto.engine.shot import Query
+from x2roto.engine.tracker import FrameResult
+from x2roto.evaluate.metrics.boundary import boundary_accuracy, region_similarity
+from x2roto.evaluate.metrics.tracking import IdentitySwitches
+from x2roto.matte import Refine
+from x2roto.prompt import Box, Classes, MaskPrompt, Points, Prompt, Question, Text
+from x2roto.refine import alpha_from_logits
+from x2roto.train.footage import Material, Shape, film
+from x2roto.train.footage.dataset import FilmedClip
+from x2roto.train.footage.language import TARGET_AREA
+from x2roto.train.footage.regions import KINDS, region
+
+app = typer.Typer(add_completion=False)
+Masks = NDArray[np.bool_]
+HELD_BACK = 20_260  # first number of the seeds of clips that are only measured
+GLIMPSE = 16
+
+
+@dataclass(slots=True)
+class Scores:
+    """J and F of frames under one kind of prompt."""
+
+    j: list[float] = field(default_factory=list)
+    f: list[float] = field(default_factory=list)
+
+    def add(self, truth: Masks, found: Masks) -> None:
+        self.j.append(region_similarity(truth, found))
+        self.f.append(boundary_accuracy(truth, found))
+
+    def row(self) -> dict[str, float]:
+        j, f = fmean(self.j), fmean(self.f)
+        return {"J": round(j, 4), "F": round(f, 4), "J&F": round((j + f) / 2, 4), "frames": len(self.j)}
+
+
+# ---- running a model ----------------------------------------------------------------------------------------
+
+
+def follow(segmenter: Segmenter, frames: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Iterator[list[Any]]:
+    """For each frame, what every query sees (`identity.Seen`), in the order of the queries."""
+    for results in zip(*trackers(segmenter, frames, prompts), strict=True):
+        yield [seen for result in results for seen in result.seen]
+
+
+def trackers(
+    segmenter: Segmenter, frames: NDArray[np.uint8], prompts: Sequence[Prompt]
+) -> list[Iterator[FrameResult]]:
+    """Clips are followed forward from their first frame; prompts are drawn there."""
+    glimpse = [frames[int(k)] for k in np.linspace(0, len(frames) - 1, min(GLIMPSE, len(frames)))]
+    plates: dict[int | None, Any] = {None: frames[0], 0: frames[0]}
+    queries: Sequence[Query] = segmenter.read(prompts, glimpse, plates)
+    shots = [Frame(index, Fraction(index), rgb) for index, rgb in enumerate(frames)]
+    return [segmenter.track(query).step(shots) for query in queries]
+
+
+def matte(logits: torch.Tensor, rgb: NDArray[np.uint8], edge: str) -> Masks:
+    """The binary matte at plate size, of what the command line would write with that `--edge`."""
+    colours = torch.from_numpy(rgb).float() / 255
+    alpha, _ = alpha_from_logits(logits[None], colours, Refine(edge=edge))  # type: ignore[arg-type]
+    found: Masks = alpha[0].numpy() > 0.5
+    return found
+
+
+# ---- procedural clips ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def procedural(
+    model: Annotated[str | None, typer.Option(help="Name or folder of a model.")] = None,
+    material: Annotated[Path | None, typer.Option(help="Folder of training material; none: all drawn.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Clips.")] = 200,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 12,
+    size: Annotated[str, typer.Option(help="Width and height, as WxH.")] = "416x240",
+    edge: Annotated[str, typer.Option(help="As --edge of segment.")] = "soft",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
+) -> None:
+    """J&F of every prompt kind, whether absent things are left alone, identity switches of class lists."""
+    torch.set_num_threads(threads)
+    width, height = (int(side) for side in size.split("x"))
+    segmenter, stock = load_segmenter(model), Material.open(material)
+    scores: dict[str, Scores] = {}
+    presence: list[bool] = []
+    switches, seen = IdentitySwitches(), 0
+    for number in range(count):
+        clip = film(stock, (HELD_BACK, number), Shape(height, width, (frames,)), frames)
+        for kind, prompt, truth in asked(clip, np.random.default_rng([HELD_BACK, number])):
+            rgbs = clip.rendered.frames
+            assert rgbs is not None
+            for index, objects in enumerate(follow(segmenter, rgbs, [prompt])):
+                if kind == "absent":
+                    presence.append(not any(each.present for each in objects))
+                    continue
+                logits = torch.stack([each.logits for each in objects]).amax(0)
+                scores.setdefault(kind, Scores()).add(truth[index], matte(logits, rgbs[index], edge))
+                if kind == "classes":
+                    seen += 1
+                    count_switches(switches, f"clip {number}", clip, index, objects)
+        if (number + 1) % 20 == 0:
+            typer.echo(f"{number + 1} of {count} clips", err=True)
+    rows = {kind: each.row() for kind, each in scores.items()}
+    rows["absent"] = {"right": round(fmean(presence), 4), "frames": len(presence)}
+    rows["classes"]["switches per 100 frames"] = round(100 * switches.result()["IDSW"] / max(1, seen), 2)
+    show(f"{count} procedural clips, {size}, {frames} frames, seeds ({HELD_BACK}, 0…{count - 1})", rows)
+    write(out, rows)
+
+
+def asked(clip: FilmedClip, random: np.random.Generator) -> Iterator[tuple[str, Prompt, Masks]]:
+    """One prompt of every kind that the clip gives words or regions for, with the right mattes (T, H, W)."""
+    masks, said = clip.rendered.masks, clip.language
+    nothing = np.zeros(masks.shape[1:], np.bool_)
+    for kind, expressions, make in (("text", said.expressions, Text), ("question", said.questions, Question)):
+        if expressions:
+            one = expressions[int(random.integers(len(expressions)))]
+            yield kind, make(one.text, "it"), masks[list(one.actors)].any(0)
+    if said.absent:
+        one = said.absent[int(random.integers(len(said.absent)))]
+        yield "absent", Text(one.text, "it"), nothing
+    if any(said.classes.actors):
+        actors = [actor for group in said.classes.actors for actor in group]
+        yield "classes", Classes(said.classes.names), masks[actors].any(0)
+    shown = np.flatnonzero(masks[:, 0].mean((1, 2)) >= TARGET_AREA)
+    if len(shown):
+        actor = int(random.choice(shown))
+        for kind in KINDS:
+            drawn = region(kind, masks[actor, 0], random)
+            yield kind, MaskPrompt("it", drawn, 0), masks[actor]
+
+
+def count_switches(
+    switches: IdentitySwitches, name: str, clip: FilmedClip, index: int, objects: Sequence[Any]
+) -> None:
+    """Add a frame of a class list. True objects are the actors; found ones are numbered by name in order."""
+    there = np.flatnonzero(clip.rendered.masks[:, index].any((1, 2)))
+    size = clip.rendered.masks.shape[-2:]
+    found = [
+        (position, torch.nn.functional.interpolate(each.logits[None, None], size, mode="bilinear")[0, 0].numpy() > 0)
+        for position, each in enumerate(objects)
+        if each.present
+    ]
+    predicted = np.stack([mask for _, mask in found]) if found else np.zeros((0, *size), np.bool_)
+    numbers = np.array([position for position, _ in found], np.int64)
+    switches.add(name, clip.rendered.masks[there, index], there.astype(np.int64), predicted, numbers)
+
+
+# ---- real clips ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RealClip:
+    """A clip of a footage manifest: frames (T, H, W, 3), the mask of one object per annotated frame."""
+
+    name: str
+    frames: NDArray[np.uint8]
+    masks: Mapping[int, Masks]
+    box: tuple[float, float, float, float]
+    point: tuple[float, float]
+    text: str
+
+
+@app.command()
+def real(
+    footage: Annotated[Path, typer.Option(help="Folder with MANIFEST.json and gt/.")],
+    model: Annotated[str | None, typer.Option(help="Name or folder of a model.")] = None,
+    edge: Annotated[str, typer.Option(help="As --edge of segment.")] = "soft",
+    prompts: Annotated[str, typer.Option(help="Kinds, with commas.")] = "box,point,mask,text",
+    baseline: Annotated[bool, typer.Option(help="Also measure GrabCut with optical flow (needs OpenCV).")] = True,
+    limit: Annotated[int, typer.Option(min=0, help="Frames per clip, 0 for all.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
+    pictures: Annotated[Path | None, typer.Option(help="Write some frames with their mattes here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
+) -> None:
+    """J&F of each clip under each prompt, all frames, from the first frame the object is on."""
+    torch.set_num_threads(threads)
+    segmenter = load_segmenter(model)
+    rows: dict[str, dict[str, float]] = {}
+    for clip in clips(footage, limit):
+        ways: dict[str, Callable[[], Iterator[Masks]]] = {
+            kind: lambda prompt=prompt, clip=clip: found_by(segmenter, clip, prompt, edge)
+            for kind, prompt in prompts_of(clip).items()
+            if kind in prompts.split(",")
+        }
+        if baseline:
+            ways |= {"static box": lambda clip=clip: standing(clip), "GrabCut + flow": lambda clip=clip: flowed(clip)}
+        row: dict[str, float] = {}
+        for way, run in ways.items():
+            started, scores = time.perf_counter(), Scores()
+            for index, mask in enumerate(run()):
+                if index in clip.masks:
+                    scores.add(clip.masks[index], mask)
+                if pictures and way == "box" and index in (0, len(clip.frames) // 2, len(clip.frames) - 1):
+                    draw(pictures / f"{clip.name}-{index:03d}.jpg", clip.frames[index], mask)
+            row[way] = scores.row()["J&F"]
+            typer.echo(
+                f"{clip.name}: {way} {row[way]:.3f}, {len(clip.frames) / (time.perf_counter() - started):.1f} fps",
+                err=True,
+            )
+        rows[clip.name] = row
+    ways_seen = {way: None for row in rows.values() for way in row}
+    rows["mean"] = {way: round(fmean(row[way] for row in rows.values() if way in row), 4) for way in ways_seen}
+    show(f"J&F, {footage.name}, --edge {edge}", rows)
+    write(out, rows)
+
+
+def clips(footage: Path, limit: int) -> Iterator[RealClip]:
+    """The clips of a manifest whose masks are there; of each its first object."""
+    for item in json.loads((footage / "MANIFEST.json").read_text())["items"]:
+        if item["kind"] != "gt-sequence":
+            continue
+        folder, thing = footage / item["file"], item["objects"][0]
+        files = sorted((folder / "frames").iterdir())[thing["first_frame"] :][: limit or None]
+        masks = {
+            index: np.asarray(Image.open(path)) == thing["mask_value"]
+            for index, file in enumerate(files)
+            if (path := folder / "masks" / f"{file.stem}.png").is_file()
+        }
+        frames = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+        yield RealClip(folder.name, frames, masks, tuple(thing["box_xyxy"]), tuple(thing["point_xy"]), thing["text"])
+
+
+def prompts_of(clip: RealClip) -> dict[str, Prompt]:
+    return {
+        "box": Box("it", *clip.box, 0),
+        "point": Points("it", (clip.point,), 0),
+        "mask": MaskPrompt("it", clip.masks[0], 0),
+        "text": Text(clip.text, "it"),
+    }
+
+
+def found_by(segmenter: Segmenter, clip: RealClip, prompt: Prompt, edge: str) -> Iterator[Masks]:
+    for index, (seen, *_) in enumerate(follow(segmenter, clip.frames, [prompt])):
+        yield matte(seen.logits, clip.frames[index], edge)
+
+
+def standing(clip: RealClip) -> Iterator[Masks]:
+    """The box, left where it was drawn."""
+    mask = boxed(clip)
+    return (mask for _ in clip.frames)
+
+
+def boxed(clip: RealClip) -> Masks:
+    mask = np.zeros(clip.frames.shape[1:3], np.bool_)
+    x0, y0, x1, y1 = (round(edge) for edge in clip.box)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def flowed(clip: RealClip) -> Iterator[Masks]:
+    """GrabCut in the box, then carried by dense flow and cut anew around where it was carried to."""
+    import cv2
+
+    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames]
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    labels = np.where(boxed(clip), cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    rows, columns = np.indices(greys[0].shape).astype(np.float32)
+    mask = boxed(clip)
+    for index, frame in enumerate(clip.frames):
+        if index:
+            back = flow.calc(greys[index], greys[index - 1], None)
+            carried = cv2.remap(mask.astype(np.uint8), columns + back[..., 0], rows + back[..., 1], cv2.INTER_NEAREST)
+            near = cv2.dilate(carried, np.ones((15, 15), np.uint8))
+            sure = cv2.erode(carried, np.ones((15, 15), np.uint8))
+            labels = np.where(near > 0, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+            labels[(near > 0) & (carried == 0)] = cv2.GC_PR_BGD
+            labels[sure > 0] = cv2.GC_FGD
+        if (labels & 1).any() and not (labels & 1).all():
+            cv2.setRNGSeed(0)
+            cv2.grabCut(frame, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+        mask = (labels & 1).astype(np.bool_)
+        yield mask
+
+
+# ---- output -------------------------------------------------------------------------------------------------
+
+
+def draw(path: Path, frame: NDArray[np.uint8], mask: Masks) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tinted = frame.astype(np.float32)
+    tinted[mask] = 0.45 * tinted[mask] + 0.55 * np.array([255, 40, 160], np.float32)
+    Image.fromarray(tinted.astype(np.uint8)).save(path, quality=88)
+
+
+def show(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    columns = list({column: None for row in rows.values() for column in row})
+    table = Table("", *columns, title=title, title_justify="left")
+    for name, row in rows.items():
+        table.add_row(name, *(f"{row[column]:g}" if column in row else "" for column in columns))
+    Console(width=160).print(table)
+
+
+def write(path: Path | None, rows: Mapping[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()
