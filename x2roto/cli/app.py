@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from x2roto import __version__
-from x2roto.cli import footage, models, presets
+from x2roto.cli import evaluate, footage, models, presets, vvgd
 from x2roto.cli.chat import chat
 from x2roto.cli.info import info
 from x2roto.cli.preview import preview
@@ -30,6 +30,8 @@ app.command()(train)
 app.add_typer(presets.app, name="presets")
 app.add_typer(models.app, name="models")
 app.add_typer(footage.app, name="footage")
+app.add_typer(vvgd.app, name="vvgd")
+app.add_typer(evaluate.app, name="evaluate")
 
 
 def _version(wanted: bool) -> None:

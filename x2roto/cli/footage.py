@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,12 +16,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Make, show and check procedural training clips.", no_args_is_help=True)
 
 
-class Layout(StrEnum):
-    """How clips lie on disk."""
-
-    CLIPS = "clips"
-    DAVIS = "davis"
-
+# How made clips lie on disk; other names are of data sets.
+FOLDERS: dict[str, Literal["clips", "davis"]] = {"clips": "clips", "davis": "davis"}
 
 Count = Annotated[int, typer.Option(min=1, help="How many clips.")]
 Seed = Annotated[int, typer.Option(min=0, help="Clip k is made from this seed and k; equal seeds give equal bytes.")]
@@ -41,9 +36,18 @@ def make(
     size: Size = "384x216",
     frames: Frames = 24,
     material: MaterialFolder = None,
-    layout: Annotated[Layout, typer.Option(help="Folders per clip, or those of DAVIS.")] = Layout.CLIPS,
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="clips: a folder each. davis: the folders of DAVIS. Any data set that 'x2roto evaluate list' names: "
+            "a tiny one of a few drawn pictures, which depends on --seed alone."
+        ),
+    ] = "clips",
 ) -> None:
     """Write clips: pictures, mattes, label maps, regions and what can be said of them."""
+    if layout not in FOLDERS:
+        _miniature(layout, out, seed)
+        return
     from x2roto.train.footage.dataset import Shape, film
     from x2roto.train.footage.material import Material
     from x2roto.train.footage.writing import write_clip
@@ -51,8 +55,19 @@ def make(
     width, height = _size(size)
     stock, shape = Material.open(material), Shape(height, width, (frames,))
     for number in range(count):
-        write_clip(film(stock, (seed, number), shape, frames), f"{number:06d}", out, layout.value)
+        write_clip(film(stock, (seed, number), shape, frames), f"{number:06d}", out, FOLDERS[layout])
     typer.echo(f"{count} clips in {out}", err=True)
+
+
+def _miniature(layout: str, out: Path, seed: int) -> None:
+    from x2roto.data.layouts import layout_named
+    from x2roto.export.atomic import output_errors
+
+    row = layout_named(layout)
+    with output_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        row.miniature(out, seed)
+    typer.echo(f"a tiny {row.title} in {out}", err=True)
 
 
 @app.command()

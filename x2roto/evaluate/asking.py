@@ -1,0 +1,111 @@
+"""Asks a model what a sample of a data set asks: all conditions in one turn, in the data set's own order.
+
+`Segmenter.read` takes what a person types: classes sorted into things and stuff, regions that each mean one object,
+one wording of questions. A data set fixes all of these itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from x2roto.data.sample import Sample
+from x2roto.engine.identity import Kind, Target
+from x2roto.engine.segmenter import Reading, Rgb, Segmenter, requests
+from x2roto.engine.shot import Query
+from x2roto.engine.tasks import PHRASE_END, PHRASE_START, TASKS, Task
+from x2roto.evaluate.metrics.caption import answered_caption
+from x2roto.prompt import Classes, Describe, MaskPrompt, Prompt, Question, Text
+
+Targets = Sequence[str | NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said: a caption without markup, and the phrase of each condition; nothing where forced."""
+
+    caption: str = ""
+    phrases: tuple[str, ...] = ()
+
+
+class Asker(Segmenter):
+    """A segmenter that is asked in the words of a data set."""
+
+    @classmethod
+    def of(cls, segmenter: Segmenter) -> Self:
+        """Over the same network."""
+        return cls(segmenter.model, segmenter.tokenizer, segmenter.patches)
+
+    def ask(
+        self,
+        task: Task,
+        prompts: Sequence[Prompt],
+        glimpse: Sequence[Rgb],
+        plates: Mapping[int | None, Rgb],
+        reading: Reading,
+    ) -> tuple[Query, Answer]:
+        """The query of prompts that belong together, its conditions in their order.
+
+        Raises PromptError for what cannot be asked or is answered without a mask, DeviceMemoryError.
+        """
+        with self._looking(glimpse) as seen:
+            (request,) = requests(prompts, seen.media, regions=len(prompts))
+            query = self._ask(replace(request, task=task), seen, plates, reading)
+        (said,), (targets,) = query.captions, query.targets
+        return query, Answer(answered_caption(said), tuple(phrases_in(said))[: len(targets)])
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """With its markup, which tells the phrases."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False)).strip()
+
+
+def phrases_in(text: str) -> Iterator[str]:
+    """What stands between the i-th `<p>` and the i-th `</p>`."""
+    starts, ends = ([match.end() for match in re.finditer(mark, text)] for mark in (PHRASE_START, PHRASE_END))
+    for start, end in zip(starts, ends, strict=False):
+        yield re.sub(r"<.*?>", "", text[start : end - len(PHRASE_END)]).strip()
+
+
+def task_of(sample: Sample) -> Task:
+    """The sample's task in the wording it was trained in: short reasoning requests are put into a question."""
+    task = TASKS[sample.task]
+    if sample.task == "reaseg" and {"short", "referring"} & set(sample.parts):
+        return replace(task, wordings={"plain": task.wordings["phrase"]})
+    return task
+
+
+def prompts_of(sample: Sample, targets: Targets, frame: int) -> tuple[Prompt, ...]:
+    """The request as prompts. `targets`: as those of a sample, regions lying on `frame`."""
+    words = tuple(target for target in targets if isinstance(target, str))
+    match TASKS[sample.task].postprocess:
+        case "generic":
+            return (Classes("classes", things=words),)
+        case "grounded":
+            return (Describe(),)
+        case "referring" if sample.task == "reaseg":
+            return tuple(Question(f"target{place}", text) for place, text in enumerate(words))
+        case "referring":
+            return tuple(Text(f"target{place}", text) for place, text in enumerate(words))
+    regions = (target for target in targets if not isinstance(target, str))
+    return tuple(MaskPrompt(f"target{place}", region, frame) for place, region in enumerate(regions))
+
+
+def numbered(query: Query, kind: Kind) -> Query:
+    """The query with targets of that kind, named by the numbers of their conditions."""
+    return replace(
+        query,
+        targets=tuple(
+            tuple(Target(str(place), kind, target.anchor) for place, target in enumerate(targets))
+            for targets in query.targets
+        ),
+    )
+
+
+def unfollowed(query: Query) -> Query:
+    """The query with nothing to link over time: its predictions are all that is wanted."""
+    return replace(query, targets=tuple(() for _ in query.targets))
