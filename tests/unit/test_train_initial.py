@@ -179,3 +179,13 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
         trainer.position = replace(trainer.position, step=step)
         trainer.save()
     assert [path.name for path in checkpoint.checkpoints(settings.out)] == ["step-00000002", "step-00000003"]
+
+
+def test_a_model_may_go_on_at_another_size_of_picture(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    chosen = replace(settings.initial, model=str(write_tiny_model(tmp_path / "tiny")), image_size=96, tokenizer=None)
+    settings = replace(settings, initial=chosen)
+    model = initial_model(settings, load_tokenizer(settings), CPU)
+    assert model.config.image_size == 96
+    with torch.inference_mode():
+        assert model.segmentor.encoder(torch.zeros(1, 3, 96, 96)).levels_bchw[0].shape[-2:] == (24, 24)

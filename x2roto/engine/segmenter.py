@@ -131,12 +131,31 @@ class Segmenter:
         plates = {None: glimpse[0], **(plates or {})}
         with self._looking(glimpse) as seen:
             together = 1 if self.model.config.memory.prompts else JOINED
-            asked = [self._ask(r, seen, plates, reading) for r in requests(prompts, seen.media, regions=together)]
+            answers = [self._ask(r, seen, plates, reading) for r in requests(prompts, seen.media, regions=together)]
+        asked = [query for query, _ in answers]
         # What is remembered of regions belongs to all sets of a batch or to none.
         alike = dict.fromkeys((part.start, bool(part.prompt)) for part in asked)
         return tuple(
             join([part for part in asked if (part.start, bool(part.prompt)) == key], key[0]) for key in alike
         )
+
+    def ask(
+        self,
+        task: tasks.Task,
+        prompts: Sequence[Prompt],
+        glimpse: Sequence[Rgb],
+        plates: Mapping[int | None, Rgb] | None = None,
+        reading: Reading = READING,
+    ) -> tuple[Query, str]:
+        """One query for prompts of a kind that start together, all its conditions in their order, in one turn or as
+        `task` says; and what the model wrote, its markup included, "" if forced.
+
+        For data sets, which fix what `read` decides by itself. Frames and errors as there.
+        """
+        with self._looking(glimpse) as seen:
+            request = _Request(task, tuple(prompts), _start(prompts[0]))
+            query, written = self._ask(request, seen, {None: glimpse[0], **(plates or {})}, reading)
+        return query, str(self.tokenizer.decode(list(written), skip_special_tokens=False)).strip()
 
     def chat(self, question: str, glimpse: Sequence[Rgb], reading: Reading = READING) -> str:
         """The model's answer to a question about a clip or, with a single frame, a still.
@@ -194,7 +213,10 @@ class Segmenter:
         visual = self.model.vlm.see(rows, torch.tensor([patches.grid], device=self.device))
         return _Glimpse(patches.media, vision_text(patches.media, patches.grid, merge=self.patches.merge), visual)
 
-    def _ask(self, request: _Request, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading) -> Query:
+    def _ask(
+        self, request: _Request, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading
+    ) -> tuple[Query, tuple[int, ...]]:
+        """The query, and the tokens the model wrote."""
         generate = reading.generate or request.task.generates
         question, answer = _template(request.task, reading.template)
         asked = tasks.questions(request.task, seen.media, wordings(request.prompts), index=question)
@@ -216,7 +238,7 @@ class Segmenter:
         caption = self._text(written)
         # An answer with phrases of its own is about those, whatever was asked.
         targets = described(self.tokenizer, self.special, written) or self._targets(request.prompts, masks)
-        return Query((targets,), _last_turn(conditions), request.start, (caption,), remembered)
+        return Query((targets,), _last_turn(conditions), request.start, (caption,), remembered), written
 
     def _tokens(self, turns: Sequence[Turn], seen: _Glimpse) -> TokenStream:
         return tokenise(conversation(turns, seen.text), self.tokenizer, self.special)
@@ -266,7 +288,7 @@ class Segmenter:
         points = torch.stack([draw_points(mask, config.region.points, generator) for mask in squares])
         encoded = model.segmentor.encoder(self.pixels([plates[request.start]]))
         rows = model.region_rows(model.region_map(encoded.region_bhwc)[0], points.to(self.device))
-        if not (config.memory.prompts and request.task.single):
+        if not (config.memory.prompts and request.task.single and len(masks) == 1):
             return rows, ()
         cover = cell_cover(squares).to(self.device, self.model.dtype)
         return rows, model.segmentor.imprint(encoded.levels_bchw, cover)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from x2roto.data.sample import Sample
 from x2roto.engine.identity import Kind, Target
-from x2roto.engine.segmenter import Reading, Rgb, Segmenter, requests
+from x2roto.engine.segmenter import Reading, Rgb, Segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, TASKS, Task
 from x2roto.evaluate.metrics.caption import answered_caption
@@ -33,35 +32,21 @@ class Answer:
     phrases: tuple[str, ...] = ()
 
 
-class Asker(Segmenter):
-    """A segmenter that is asked in the words of a data set."""
+def ask(
+    segmenter: Segmenter,
+    task: Task,
+    prompts: Sequence[Prompt],
+    glimpse: Sequence[Rgb],
+    plates: Mapping[int | None, Rgb],
+    reading: Reading,
+) -> tuple[Query, Answer]:
+    """The query of prompts that belong together, its conditions in their order.
 
-    @classmethod
-    def of(cls, segmenter: Segmenter) -> Self:
-        """Over the same network."""
-        return cls(segmenter.model, segmenter.tokenizer, segmenter.patches)
-
-    def ask(
-        self,
-        task: Task,
-        prompts: Sequence[Prompt],
-        glimpse: Sequence[Rgb],
-        plates: Mapping[int | None, Rgb],
-        reading: Reading,
-    ) -> tuple[Query, Answer]:
-        """The query of prompts that belong together, its conditions in their order.
-
-        Raises PromptError for what cannot be asked or is answered without a mask, DeviceMemoryError.
-        """
-        with self._looking(glimpse) as seen:
-            (request,) = requests(prompts, seen.media, regions=len(prompts))
-            query = self._ask(replace(request, task=task), seen, plates, reading)
-        (said,), (targets,) = query.captions, query.targets
-        return query, Answer(answered_caption(said), tuple(phrases_in(said))[: len(targets)])
-
-    def _text(self, ids: Sequence[int]) -> str:
-        """With its markup, which tells the phrases."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False)).strip()
+    Raises PromptError for what cannot be asked or is answered without a mask, DeviceMemoryError.
+    """
+    query, said = segmenter.ask(task, prompts, glimpse, plates, reading)
+    (targets,) = query.targets
+    return query, Answer(answered_caption(said), tuple(phrases_in(said))[: len(targets)])
 
 
 def phrases_in(text: str) -> Iterator[str]:

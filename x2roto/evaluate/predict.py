@@ -28,7 +28,7 @@ from x2roto.engine.shot import Query
 from x2roto.engine.tasks import TASKS
 from x2roto.engine.tracker import FrameResult
 from x2roto.errors import PromptError
-from x2roto.evaluate.asking import Answer, Asker, Targets, numbered, prompts_of, task_of, unfollowed
+from x2roto.evaluate.asking import Answer, Targets, ask, numbered, prompts_of, task_of, unfollowed
 from x2roto.evaluate.benchmarks import Benchmark, Cut, Mode
 from x2roto.passes import chunked
 
@@ -94,7 +94,7 @@ class Predictor:
     def __init__(
         self, segmenter: Segmenter, benchmark: Benchmark, mode: Mode = "standard", reading: Reading = READING
     ) -> None:
-        self.asker = Asker.of(segmenter)
+        self.segmenter = segmenter
         self.benchmark = benchmark
         self.reference = mode == "reference"
         self.reading = reading
@@ -136,13 +136,13 @@ class Predictor:
         prompts = prompts_of(sample, chunk.targets, first)
         glimpse = [pictures[index] for index in chunk.glimpse]
         plates = {None: pictures[first], first: pictures[first]}
-        return self.asker.ask(task_of(sample), prompts, glimpse, plates, self.reading)
+        return ask(self.segmenter, task_of(sample), prompts, glimpse, plates, self.reading)
 
     def _follow(self, sample: Sample, chunk: Chunk, query: Query, ids: SegmentIds) -> Iterator[Found]:
         linked = not self.reference and sample.media == "video" and self.benchmark.linked
         ranked = self.benchmark.kind == "instance"
         query = numbered(query, Kind.THINGS if ranked else Kind.OBJECT) if linked else unfollowed(query)
-        tracker = self.asker.track(query, chunk=CHUNK, following=RANKED if ranked else Following())
+        tracker = self.segmenter.track(query, chunk=CHUNK, following=RANKED if ranked else Following())
         results = chain.from_iterable(tracker.step(_frames(sample, part)) for part in chunked(chunk.frames, CHUNK))
         about = About(sample, self._geometry(sample), chunk, self.reference, self.benchmark.united, ids)
         return (followed if linked else FINDERS[self._finder(sample)])(results, about)
@@ -152,7 +152,7 @@ class Predictor:
         return self.benchmark.kind if kind == "generic" else kind
 
     def _geometry(self, sample: Sample) -> post.Geometry:
-        square = (self.asker.model.config.image_size,) * 2
+        square = (self.segmenter.model.config.image_size,) * 2
         return post.Geometry(sample.size, square, square)
 
 

@@ -92,12 +92,23 @@ def initial_model(config: TrainConfig, tokenizer: Tokenizer, device: torch.devic
     rows = tokenizer.get_vocab_size(with_added_tokens=True)
     if config.initial.model is not None:
         model = load_model(find_model(config.initial.model), device, torch.float32)
+        model = _seeing(model, config.initial.image_size or model.config.image_size)
     else:
         model = _assembled(config, rows, device)
     found = model.vlm.get_input_embeddings().num_embeddings
     if found != rows:
         raise ModelError(f"the network has {found} words, its tokenizer {rows}: name the tokenizer it was made with")
     return model
+
+
+def _seeing(model: X2SAM, side: int) -> X2SAM:
+    """The same parameters in a network whose mask encoder sees squares of another side."""
+    if side == model.config.image_size:
+        return model
+    with model.device:
+        resized = X2SAM(replace(model.config, image_size=side))
+    resized.load_state_dict(model.state_dict())
+    return resized
 
 
 def initial_segmentor(config: TrainConfig, device: torch.device) -> SegmentorAlone:

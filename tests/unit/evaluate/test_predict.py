@@ -193,13 +193,13 @@ def test_a_region_is_read_from_its_own_frame(
     late = next(sample for sample in samples("ytvos19", miniature) if sample.prompt_frame)
     predictor = Predictor(segmenter, BENCHMARKS["ytvos19"])
     asks: list[tuple[Any, ...]] = []
-    ask = predictor.asker.ask
+    ask = predictor.segmenter.ask
 
     def listen(*args: Any) -> Any:
         asks.append(args)
         return ask(*args)
 
-    monkeypatch.setattr(predictor.asker, "ask", listen)
+    monkeypatch.setattr(predictor.segmenter, "ask", listen)
     predicted(predictor, late)
     ((_, (prompt,), _, plates, _),) = asks
     assert isinstance(prompt, MaskPrompt)
