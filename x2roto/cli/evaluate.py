@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from x2roto.evaluate.store import Facts, Scored, Store
 
 RUN = "run"
+DAVIS = "davis"  # whichever of its layouts the folder has
 
 
 class BenchmarkGroup(TyperGroup):
@@ -91,17 +92,21 @@ def run(
 ) -> None:
     """Run a benchmark. The same command goes on with a run that was stopped."""
     with _installed():
+        from x2roto.data.layouts import davis_layout
         from x2roto.device import load
+        from x2roto.engine.model_folder import notice
         from x2roto.engine.segmenter import Reading
         from x2roto.evaluate.runner import Choices, evaluate, opened
         from x2roto.job import EngineSpec
 
     part = _shard(shard)
+    benchmark = davis_layout(data) if benchmark == DAVIS else benchmark
     reading = Reading(template=template, limit=tokens, seed=seed)
     region: PromptKind | None = prompt.value if prompt else None
     choices = Choices(benchmark, data, split, region, mode.value, limit, reading, text_model)
     # What is wrong with the data is said before a model is loaded.
     work = opened(choices)
+    typer.echo(notice(model), err=True)
     spec = EngineSpec(model=model, device=device or "auto", dtype=dtype.value if dtype else "auto")
     folder = out or Path("evaluation", f"{benchmark}-{mode.value}")
     similarity = _similarity(text_model)
@@ -153,7 +158,7 @@ def mattes(
 
 @app.command("list")
 def list_benchmarks() -> None:
-    """Name the benchmarks, their splits and kinds of regions."""
+    """Name the benchmarks, their splits and kinds of regions. "davis" is the one of its layouts a folder has."""
     from x2roto.data.layouts import layout_named
     from x2roto.evaluate.benchmarks import BENCHMARKS
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from x2roto.data.image import IMAGE_LAYOUTS
 from x2roto.data.sample import Layout, Layouts, PromptKind
 from x2roto.data.video import VIDEO_LAYOUTS
-from x2roto.errors import PromptError
+from x2roto.errors import InputError, PromptError
 
 LAYOUTS: Layouts = {**IMAGE_LAYOUTS, **VIDEO_LAYOUTS}
 
@@ -15,6 +17,18 @@ def layout_named(name: str) -> Layout:
     if name not in LAYOUTS:
         raise PromptError(f"no data set layout is called {name!r}: use one of {', '.join(sorted(LAYOUTS))}")
     return LAYOUTS[name]
+
+
+def davis_layout(root: Path) -> str:
+    """The name of the layout that a folder of DAVIS has, of either year, or one of clips like its with a manifest.
+
+    Raises InputError when it has none.
+    """
+    marks = {"MANIFEST.json": "footage", "ImageSets/2017": "davis17", "ImageSets/480p": "davis16"}
+    found = next((name for mark, name in marks.items() if (root / mark).exists()), None)
+    if found is None:
+        raise InputError(f"{root} has none of {', '.join(marks)}: give the folder of DAVIS or of such clips", root)
+    return found
 
 
 def chosen_split(layout: Layout, split: str | None) -> str:

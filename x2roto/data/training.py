@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from x2roto.data.annotations import read_rgb
-from x2roto.data.sample import Dataset, FrameTruth, Layout, PromptKind, Sample
+from x2roto.data.layouts import chosen_prompt, chosen_split, layout_named
+from x2roto.data.sample import Dataset, FrameTruth, PromptKind, Sample
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, TASKS, Media, Style, full_stop
 from x2roto.errors import PromptError
 from x2roto.train.samples import ClipSample
@@ -40,26 +41,12 @@ def open_data(
     kind there is. `frames`: of a clip at most. Raises PromptError for an option that cannot be, InputError for
     files that are missing or damaged.
     """
-    row = _layout(layout)
-    chosen = split or ("train" if "train" in row.splits else row.splits[0])
-    if chosen not in row.splits:
-        raise PromptError(f"data set {layout} has no split {chosen!r}: use one of {', '.join(row.splits)}")
-    if prompt is not None and prompt not in row.prompts:
-        kinds = ", ".join(row.prompts) or "none: leave the option out"
-        raise PromptError(f"data set {layout} has no regions of kind {prompt!r}: use one of {kinds}")
+    row = layout_named(layout)
     if frames < 1:
         raise PromptError(f"data set {layout}: frames is {frames}: it must be at least 1")
-    return Clips(row.open(Path(root), chosen, prompt or next(iter(row.prompts), None)), frames, seed)
-
-
-def _layout(name: str) -> Layout:
-    from x2roto.data.image import IMAGE_LAYOUTS
-    from x2roto.data.video import VIDEO_LAYOUTS
-
-    layouts = {**IMAGE_LAYOUTS, **VIDEO_LAYOUTS}
-    if name not in layouts:
-        raise PromptError(f"no data set layout is called {name!r}: use one of {', '.join(sorted(layouts))}")
-    return layouts[name]
+    by_default = "train" if "train" in row.splits else None
+    opened = row.open(Path(root), chosen_split(row, split or by_default), chosen_prompt(row, prompt))
+    return Clips(opened, frames, seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

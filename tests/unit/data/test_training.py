@@ -195,7 +195,7 @@ def test_clips_tell_their_length_and_kind(tmp_path: Path) -> None:
         ({"layout": "imagenet"}, "no data set layout is called 'imagenet'"),
         ({"layout": "coco_int", "split": "winter"}, "has no split 'winter': use one of val, train"),
         ({"layout": "coco_int", "prompt": "text"}, "no regions of kind 'text': use one of point"),
-        ({"layout": "refcoco", "prompt": "box"}, "no regions of kind 'box': use one of none: leave"),
+        ({"layout": "refcoco", "prompt": "box"}, "no regions of kind .box.: leave the option out"),
         ({"layout": "coco_int", "frames": 0}, "frames is 0"),
         ({"layout": "coco_int", "colour": "red"}, "does not take these options"),
     ],
