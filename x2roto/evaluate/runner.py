@@ -73,7 +73,7 @@ class Work:
             prompt=self.prompt,
             mode=self.choices.mode,
             count=self.count,
-            model=segmenter.fingerprint,
+            model=f"{segmenter.model.config.name} {segmenter.fingerprint}",
             dtype=str(segmenter.model.dtype).removeprefix("torch."),
             template=reading.template,
             seed=reading.seed,
