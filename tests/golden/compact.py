@@ -1,4 +1,4 @@
-"""Makes `tests/golden/data/golden.tar.xz` from a full golden folder: the part a bare clone is tested with.
+"""Makes the archives in `tests/golden/data` from a full golden folder: the part a bare clone is tested with.
 
     python -m tests.golden.compact ../shared/golden
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save
 
-from tests.golden.folder import ARCHIVE
+from tests.golden.folder import ARCHIVE, MEASURES
 
 FRAMES = 3
 ENGINE_CASES = (
@@ -58,6 +58,13 @@ def members(golden: Path) -> Iterator[tuple[str, bytes]]:
             yield f"tasks/{path.relative_to(golden / 'tasks')}", path.read_bytes()
 
 
+def measures(golden: Path) -> Iterator[tuple[str, bytes]]:
+    """The cases of evaluation, whole."""
+    for part in ("metrics", "vprompt"):
+        for path in sorted((golden / "tasks" / part).iterdir()):
+            yield f"tasks/{part}/{path.name}", path.read_bytes()
+
+
 def trimmed(path: Path) -> bytes:
     """The mask encoder case with its first frames only, which the video case needs."""
     tensors: dict[str, Any] = load_file(path)
@@ -69,11 +76,17 @@ def trimmed(path: Path) -> bytes:
 
 def main() -> None:
     golden = Path(sys.argv[1])
+    pack(ARCHIVE, members(golden))
+    pack(MEASURES, measures(golden))
+
+
+def pack(path: Path, entries: Iterator[tuple[str, bytes]]) -> None:
+    """Write an archive."""
     with (
-        lzma.open(ARCHIVE, "wb", preset=9 | lzma.PRESET_EXTREME) as packed,
+        lzma.open(path, "wb", preset=9 | lzma.PRESET_EXTREME) as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):
-        for name, content in members(golden):
+        for name, content in entries:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))

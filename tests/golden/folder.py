@@ -10,7 +10,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BESIDE = HERE.parents[2] / "shared" / "golden"
+# Two, so that a change to the small one does not cost every clone the large one again.
 ARCHIVE = HERE / "data" / "golden.tar.xz"
+MEASURES = HERE / "data" / "measures.tar.xz"
 
 
 @cache
@@ -23,12 +25,15 @@ def golden_folder() -> Path:
 
 
 def _unpacked() -> Path:
-    # Named after the archive's date, so parallel test processes share one and a new archive gets a new one.
-    stat = ARCHIVE.stat()
-    folder = Path(tempfile.gettempdir()) / f"x2roto-golden-{stat.st_mtime_ns}-{stat.st_size}-{os.getuid()}"
+    # Named after the archives' dates, so parallel test processes share one and a new archive gets a new one.
+    stats = [archive.stat() for archive in (ARCHIVE, MEASURES)]
+    version = "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in stats)
+    folder = Path(tempfile.gettempdir()) / f"x2roto-golden-{version}-{os.getuid()}"
     if not folder.is_dir():
-        with tempfile.TemporaryDirectory() as partial, tarfile.open(ARCHIVE) as archive:
-            archive.extractall(Path(partial) / "golden", filter="data")
+        with tempfile.TemporaryDirectory() as partial:
+            for packed in (ARCHIVE, MEASURES):
+                with tarfile.open(packed) as archive:
+                    archive.extractall(Path(partial) / "golden", filter="data")
             try:
                 (Path(partial) / "golden").rename(folder)
             except OSError:

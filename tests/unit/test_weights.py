@@ -29,7 +29,15 @@ from tests.unit.reference_files import (
 from x2roto.engine import convert as convert_module
 from x2roto.engine.convert import convert, plan_shards
 from x2roto.engine.model.config import ModelConfig
-from x2roto.engine.model_folder import DEFAULT_MODEL, damaged_files, find_model, installed_models, read_header
+from x2roto.engine.model_folder import (
+    PACKAGED_MODEL,
+    RELEASED_MODEL,
+    damaged_files,
+    find_model,
+    installed_models,
+    notice,
+    read_header,
+)
 from x2roto.engine.weights import (
     UNUSED,
     Blueprint,
@@ -489,8 +497,13 @@ def test_a_model_is_found_by_path_by_variable_and_by_name(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_path, named = _install(tmp_path / "mine"), _install(cache / "models" / "other")
-    by_default = _install(cache / "models" / DEFAULT_MODEL)
-    assert find_model() == by_default
+    released = _install(cache / "models" / RELEASED_MODEL)
+    if PACKAGED_MODEL not in {model.name for model in installed_models()}:
+        assert find_model() == released
+    small = _install(cache / "models" / PACKAGED_MODEL)
+    assert find_model() == small
+    assert notice(released) == "model x2sam-4b"
+    assert notice() == "model x2sam-nano, the small one; the full one: --model x2sam-4b"
     assert find_model("other") == named
     monkeypatch.setenv("X2ROTO_MODEL", "other")
     assert find_model() == named

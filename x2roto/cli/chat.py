@@ -21,10 +21,12 @@ def chat(
     """Ask a question about a clip; the answer goes to standard output."""
     from x2roto.color import network_rgb
     from x2roto.device import load
+    from x2roto.engine.model_folder import notice
     from x2roto.planning import open_clip, ranges_of
     from x2roto.preset import build_job
 
     job = build_job(clip, o.plain({"frames": frames, "model": model, "device": device, "dtype": dtype}))
+    typer.echo(notice(job.engine.model), err=True)
     with open_clip(job.clip) as source:
         looked = source.sample(glimpse, ranges_of(job.clip, source.info))
         pictures = [network_rgb(frame.rgb, source.info.colour) for frame in looked]

@@ -54,10 +54,12 @@ def preview(
     for name in ("clip", "preset", "frame", "output"):
         del options[name]
 
+    from x2roto.engine.model_folder import notice
     from x2roto.preset import build_job, find_preset
     from x2roto.still import preview as write_preview
 
     job = build_job(clip, options, preset=find_preset(preset) if preset else None)
+    typer.echo(notice(job.engine.model), err=True)
     path, cut = write_preview(job, output, frame)
     for label, facts in cut.facts.items():
         found = f"score {facts.score:.2f}, {100 * facts.area:.1f} % of the plate" if facts.score else "not found"

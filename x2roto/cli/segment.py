@@ -115,8 +115,11 @@ def segment(
 
 def _run(job: Job, style: Style, log_json: Path | None, *, resume: bool, overwrite: bool) -> None:
     from x2roto import pipeline
+    from x2roto.engine.model_folder import notice
     from x2roto.planning import shot_name
 
+    if style not in (Style.JSON, Style.NONE):
+        typer.echo(notice(job.engine.model), err=True)
     with reporting(style, shot_name(job), log_json) as report, _stoppable(report) as on_frame:
         summary = pipeline.run(job, on_frame=on_frame, resume=resume, overwrite=overwrite)
     sys.stderr.write("\n".join(_told(job, summary)) + "\n")

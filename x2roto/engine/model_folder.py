@@ -22,7 +22,7 @@ from x2roto.errors import ModelError, OutputError, RotoError
 
 HEADER = "x2roto.json"
 SCHEMA = 1
-DEFAULT_MODEL = "x2sam-nano"  # ships with the package
+PACKAGED_MODEL = "x2sam-nano"
 RELEASED_MODEL = "x2sam-4b"
 
 
@@ -162,16 +162,18 @@ def _roots() -> list[tuple[str, Path]]:
 
 
 def find_model(name_or_path: str | Path | None = None) -> Path:
-    """The folder of a model given by path or name; None: `$X2ROTO_MODEL`, else the one in the package.
+    """The folder of a model given by path or name; None: `$X2ROTO_MODEL`, else the small one if it is there, else the
+    released one.
 
     A name is looked up in the user cache, then in the package. Raises ModelError naming the models there are.
     """
-    wanted = str(name_or_path or os.environ.get("X2ROTO_MODEL") or DEFAULT_MODEL)
+    installed = {model.name: model.path for model in installed_models()}
+    by_default = PACKAGED_MODEL if PACKAGED_MODEL in installed else RELEASED_MODEL
+    wanted = str(name_or_path or os.environ.get("X2ROTO_MODEL") or by_default)
     if (Path(wanted) / HEADER).is_file():
         return Path(wanted)
     if Path(wanted).exists():
         raise ModelError(f"{wanted} is no model folder: it has no {HEADER}; make one with 'x2roto models convert'")
-    installed = {model.name: model.path for model in installed_models()}
     if wanted not in installed:
         known = f"installed: {', '.join(installed)}" if installed else "none is installed"
         raise ModelError(f"no model {wanted!r} ({known}); get the released one with 'x2roto models pull'")
@@ -184,11 +186,11 @@ def notice(name_or_path: str | Path | None = None) -> str:
     Raises ModelError as `find_model` does.
     """
     folder = find_model(name_or_path)
-    if folder != _roots()[-1][1] / DEFAULT_MODEL:
+    if folder.name != PACKAGED_MODEL:
         return f"model {folder.name}"
     there = any(model.name == RELEASED_MODEL for model in installed_models())
     full = f"--model {RELEASED_MODEL}" if there else f"x2roto models pull, then --model {RELEASED_MODEL}"
-    return f"model {DEFAULT_MODEL}, the small one that ships with x2roto; the full one: {full}"
+    return f"model {PACKAGED_MODEL}, the small one; the full one: {full}"
 
 
 def sha256(path: Path) -> str:
