@@ -222,7 +222,10 @@ def test_label_maps_of_a_submission_are_mattes(evaluate: Run, run: Run, miniatur
 
 def test_wrong_choices_are_one_line(run: Run, evaluate: Run, miniature: Miniature, tmp_path: Path) -> None:
     data = miniature("davis17")
-    evaluate("davis", "--data", data).assert_refused(2, "no benchmark is called 'davis': use one of ade20k_instance")
+    evaluate("davis9", "--data", data).assert_refused(
+        2, "no benchmark is called 'davis9': use one of ade20k_instance"
+    )
+    evaluate("davis", "--data", tmp_path).assert_refused(3, "has none of MANIFEST.json, ImageSets/2017")
     evaluate("davis17", "--data", data, "--split", "x").assert_refused(2, "davis17 has no split 'x': use one of val")
     evaluate("vspw", "--data", data, "--prompt", "box").assert_refused(2, "vspw has no regions of kind 'box'")
     evaluate("davis17", "--data", data, "--shard", "3/2").assert_refused(2, "cannot read the shard '3/2': write I/N")

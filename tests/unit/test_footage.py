@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from x2roto.cli.app import app
+from x2roto.data.video.davis import open_davis17
 from x2roto.errors import InputError
 from x2roto.prompt import parse_prompt
 from x2roto.train.footage import LabelledFootage, Material, ProceduralFootage, Shape, film, footage_datasets
@@ -225,12 +226,16 @@ def test_make_writes_the_folders_of_davis(tmp_path: Path) -> None:
     _run("make", "--out", str(tmp_path), "--count", "1", "--size", "72x48", "--frames", "2", "--layout", "davis")
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
     assert files == [
-        "Annotations/000000/00000.png",
-        "Annotations/000000/00001.png",
-        "JPEGImages/000000/00000.jpg",
-        "JPEGImages/000000/00001.jpg",
+        "Annotations/480p/000000/00000.png",
+        "Annotations/480p/000000/00001.png",
+        "ImageSets/2017/val.txt",
+        "JPEGImages/480p/000000/00000.jpg",
+        "JPEGImages/480p/000000/00001.jpg",
         "Language/000000.json",
     ]
+    (first, *_) = open_davis17(tmp_path, "val", "box")
+    assert first.frames[0] == tmp_path / "JPEGImages/480p/000000/00000.jpg"
+    assert first.truth(0).masks.any()
 
 
 def test_sheet_and_check_run(tmp_path: Path) -> None:

@@ -50,12 +50,14 @@ def make(
         return
     from x2roto.train.footage.dataset import Shape, film
     from x2roto.train.footage.material import Material
-    from x2roto.train.footage.writing import write_clip
+    from x2roto.train.footage.writing import list_clips, write_clip
 
     width, height = _size(size)
     stock, shape = Material.open(material), Shape(height, width, (frames,))
     for number in range(count):
         write_clip(film(stock, (seed, number), shape, frames), f"{number:06d}", out, FOLDERS[layout])
+    if layout == "davis":
+        list_clips(out)
     typer.echo(f"{count} clips in {out}", err=True)
 
 

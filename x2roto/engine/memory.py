@@ -60,6 +60,10 @@ class Memory:
         """The maps of one scale, the prompt's first."""
         return [*self.prompt[scale : scale + 1], *(entry.maps_bchw[scale] for entry in self.entries)]
 
+    def newest(self) -> tuple[Tensor, ...]:
+        """The maps of the frame remembered last, else those of the prompt."""
+        return self.entries[-1].maps_bchw if self.entries else self.prompt
+
     def tokens(self, scale: int) -> Tensor:
         """All maps of one scale as tokens (B, maps * h * w, C)."""
         return torch.cat([map_bchw.flatten(2).mT for map_bchw in self.maps(scale)], dim=1)

@@ -50,9 +50,9 @@ class MemoryConfig:
     # Convolutions through which the per-pixel embedding sees what the finest level read; 0: it sees nothing, as
     # released.
     mask_layers: int = 0
-    # Whether the newest map is also added to a level where it lies, as SAM adds a mask prompt to its image embedding,
-    # and not only attended to. Not as released.
-    carry: bool = False
+    # Cells around each cell of the finest level in memory in which the newest map is searched for what was there, to
+    # be added where it has moved to; 0: memory is only attended to, as released.
+    carry: int = 0
     # Whether the region that asks for a single object enters the memory, for the whole shot. Not as released.
     prompts: bool = False
     fuser_layers: int = 2

@@ -7,6 +7,9 @@ weights, keys of the memory without RoPE but with additive sine and frame-gap en
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,6 +52,38 @@ class MemoryAttention(nn.Module):
 
     def _turns(self, level_bchw: Tensor) -> Tensor:
         return turns_on(self.dim, *level_bchw.shape[-2:], level_bchw.device)
+
+
+class Carry(nn.Module):
+    """The newest memory map, moved along with the picture: every cell takes it from the cells around it that looked
+    alike then.
+
+    As SAM adds a mask prompt to its image embedding (arXiv 2304.02643), but motion-compensated by a local correlation
+    of features that needs no learning to be of use. Attention finds the same in the end, from far more clips.
+    """
+
+    SHARPNESS = 20.0
+
+    def __init__(self, radius: int, dim: int) -> None:
+        super().__init__()
+        self.radius = radius
+        self.projection = nn.Conv2d(dim, dim, 1)
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(self.SHARPNESS)))
+
+    def forward(self, newest_bchw: Tensor, then_bchw: Tensor, now_bchw: Tensor) -> Tensor:
+        """What to add to the level `now_bchw`. `newest_bchw`: the map of the frame whose level was `then_bchw`."""
+        now = F.normalize(now_bchw, dim=1).flatten(2)
+        then = self._around(F.normalize(then_bchw, dim=1))
+        inside = self._around(torch.ones_like(now_bchw[:1, :1]))[:, 0] > 0
+        likeness = torch.einsum("bcl,bcnl->bnl", now, then) * self.log_sharpness.exp()
+        shares = likeness.masked_fill(~inside, -torch.inf).softmax(1)
+        moved = torch.einsum("bnl,bcnl->bcl", shares, self._around(newest_bchw))
+        return self.projection(moved.unflatten(2, newest_bchw.shape[-2:]))
+
+    def _around(self, map_bchw: Tensor) -> Tensor:
+        """The cells around each cell, (B, C, cells, h * w); zeros outside the map."""
+        side = 2 * self.radius + 1
+        return F.unfold(map_bchw, side, padding=self.radius).unflatten(1, (map_bchw.shape[1], side * side))
 
 
 class MaskRecall(nn.Module):

@@ -14,7 +14,6 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from x2roto.engine.assembly import Conditions
 from x2roto.engine.memory import Memory
@@ -22,7 +21,7 @@ from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model.encodings import sine_tokens, temporal_on
 from x2roto.engine.model.mask_decoder import ClassPredictor, Decoded, MaskDecoder
 from x2roto.engine.model.mask_encoder import MaskEncoder
-from x2roto.engine.model.memory_attention import MaskRecall, MemoryAttention
+from x2roto.engine.model.memory_attention import Carry, MaskRecall, MemoryAttention
 from x2roto.engine.model.memory_encoder import MemoryEncoder
 from x2roto.engine.model.pixel_decoder import PixelDecoder
 
@@ -85,7 +84,7 @@ class Segmentor(nn.Module):
         self.memory_encoder = MemoryEncoder(config.memory, config.dim)
         layers = config.memory.mask_layers
         self.mask_recall = MaskRecall(layers, config.dim) if layers else None
-        self.carry = nn.Conv2d(config.dim, config.dim, 1) if config.memory.carry else None
+        self.carry = Carry(config.memory.carry, config.dim) if config.memory.carry else None
         self.decoder = MaskDecoder(config.decoder, config.dim)
         self.class_predictor = ClassPredictor()
         self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, config.dim))
@@ -119,17 +118,16 @@ class Segmentor(nn.Module):
             return features.levels, masks
         positions, levels = self.memory_positions(memory), list(features.levels)
         for slot, scale in enumerate(self.memory_encoder.scales):
-            read = self.memory_attention(features.prepared[slot], levels[scale], memory.tokens(slot), positions)
-            levels[scale] = read + self._carried(memory.maps(slot)[-1], read.shape[-2:])
+            levels[scale] = self.memory_attention(
+                features.prepared[slot], levels[scale], memory.tokens(slot), positions
+            )
+        finest = self.memory_encoder.scales[-1]
+        if self.carry is not None:
+            maps, level = memory.newest(), features.levels[finest]
+            levels[finest] = levels[finest] + self.carry(maps[-2], maps[-1].expand_as(level), level)
         if self.mask_recall is not None:
-            masks = self.mask_recall(masks, levels[self.memory_encoder.scales[-1]])
+            masks = self.mask_recall(masks, levels[finest])
         return tuple(levels), masks
-
-    def _carried(self, newest_bchw: Tensor, size: torch.Size) -> Tensor | int:
-        """What the newest memory map adds to a level of `size` where it lies."""
-        if self.carry is None:
-            return 0
-        return F.interpolate(self.carry(newest_bchw), size=size, mode="bilinear", align_corners=False)
 
     def memory_positions(self, memory: Memory) -> Tensor:
         """Sine plus frame-gap encoding of all memory tokens, (entries * h * w, C); the same for every scale."""
@@ -144,7 +142,7 @@ class Segmentor(nn.Module):
     def remember(self, features: FrameFeatures, prediction: Prediction, memory: Memory) -> Memory:
         """The memory after this frame."""
         maps = self.memory_encoder(features.downsampled, prediction.mask_logits_bqhw, prediction.class_logits_bqc)
-        return memory.remember(maps)
+        return memory.remember(self._with_level(maps, features))
 
     def imprint(self, pyramid_bchw: Maps, regions_b1hw: Tensor) -> Maps:
         """Memory maps of region prompts (`Memory.prompt`), each shown on its own frame or all on the same one.
@@ -152,4 +150,8 @@ class Segmentor(nn.Module):
         `regions_b1hw`: how much of each cell of the mask logits' grid the region covers, in [0, 1].
         """
         features = self.features(pyramid_bchw, first=True).expand(len(regions_b1hw))
-        return self.memory_encoder.imprint(features.downsampled, regions_b1hw)
+        return self._with_level(self.memory_encoder.imprint(features.downsampled, regions_b1hw), features)
+
+    def _with_level(self, maps: Maps, features: FrameFeatures) -> Maps:
+        """Memory maps, and after them the level that `Carry` compares, if it is there."""
+        return maps if self.carry is None else (*maps, features.levels[self.memory_encoder.scales[-1]])

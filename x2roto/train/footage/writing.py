@@ -27,12 +27,13 @@ def write_clip(clip: FilmedClip, name: str, out: Path, layout: Layout) -> None:
     """One clip under `out`. Raises OutputError when a file cannot be written.
 
     "clips": `NAME/frames/%05d.png`, `NAME/mattes/ID_NOUN/%05d.png` (8-bit coverage), `NAME/ids/%05d.png`,
-    `NAME/regions/ID_FRAME_KIND.png`, `NAME/language.json`. "davis": `JPEGImages/NAME/%05d.jpg`,
-    `Annotations/NAME/%05d.png`, `Language/NAME.json`. Ids count from 1 in the order of the JSON's objects.
+    `NAME/regions/ID_FRAME_KIND.png`, `NAME/language.json`. "davis": `JPEGImages/480p/NAME/%05d.jpg`,
+    `Annotations/480p/NAME/%05d.png`, `Language/NAME.json`; `list_clips` writes the rest. Ids count from 1 in the
+    order of the JSON's objects.
     """
     if layout == "davis":
-        _pictures(_frames(clip), out / "JPEGImages" / name, ".jpg")
-        _label_maps(clip, out / "Annotations" / name)
+        _pictures(_frames(clip), out / "JPEGImages" / "480p" / name, ".jpg")
+        _label_maps(clip, out / "Annotations" / "480p" / name)
         _write_json(language_json(clip), out / "Language" / f"{name}.json")
         return
     folder = out / name
@@ -150,6 +151,16 @@ def _label_maps(clip: FilmedClip, folder: Path) -> None:
 def _pictures(frames: NDArray[np.uint8], folder: Path, suffix: str) -> None:
     for number, frame in enumerate(frames):
         _save(Image.fromarray(frame), folder / f"{number:05d}{suffix}")
+
+
+def list_clips(out: Path) -> int:
+    """Write the list of DAVIS 2017's split "val": the clips under `out` that show something on their first frame, as
+    all of DAVIS's do. Gives their number. Raises OutputError.
+    """
+    firsts = sorted((out / "Annotations" / "480p").glob("*/00000.png"))
+    names = [path.parent.name for path in firsts if np.asarray(Image.open(path)).any()]
+    write_bytes(out / "ImageSets" / "2017" / "val.txt", "".join(f"{name}\n" for name in names).encode())
+    return len(names)
 
 
 def _save(picture: Image.Image, path: Path) -> None:
