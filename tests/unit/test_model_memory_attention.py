@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tests.unit.model_parts import noise, randomised
 from x2roto.engine.model.config import MemoryConfig
 from x2roto.engine.model.encodings import rope, sine
-from x2roto.engine.model.memory_attention import MemoryAttention, MemoryLayer, SingleHeadAttention
+from x2roto.engine.model.memory_attention import Carry, MemoryAttention, MemoryLayer, SingleHeadAttention
 
 DIM, HEIGHT, WIDTH = 16, 3, 5
 ATTENTION = randomised(MemoryAttention(MemoryConfig(layers=3, feedforward=24), DIM))
@@ -85,3 +85,36 @@ def test_one_set_of_weights_serves_every_scale() -> None:
     for (height, width), (next_height, next_width) in pairwise(sizes):
         assert attend(noise(2, DIM, height, width), MEMORY).shape[-2:] == (height, width)
         assert attend(noise(2, DIM, next_height, next_width), MEMORY).shape[-2:] == (next_height, next_width)
+
+
+def carried(carry: Carry, shift: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What is carried of a spot when the picture moves by `shift`, and the spot moved by hand."""
+    then, newest = noise(1, 256, 9, 11), torch.zeros(1, 256, 9, 11)
+    newest[:, :, 3:5, 4:7] = 1
+    with torch.no_grad():
+        carry.projection.weight.copy_(torch.eye(256)[..., None, None])
+        carry.projection.bias.zero_()  # type: ignore[union-attr]
+        moved = carry(newest, then, then.roll(shift, (2, 3)))
+    return moved, newest.roll(shift, (2, 3))
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (2, -3), (-1, 3)])
+def test_the_newest_map_goes_where_the_picture_goes(shift: tuple[int, int]) -> None:
+    moved, expected = carried(Carry(3, 256), shift)
+    down, across = shift
+    # What the moving picture has uncovered was nowhere before.
+    seen = (..., slice(max(down, 0), 9 + min(down, 0)), slice(max(across, 0), 11 + min(across, 0)))
+    torch.testing.assert_close(moved[seen], expected[seen], atol=0.05, rtol=0)
+
+
+def test_it_does_not_go_farther_than_its_radius() -> None:
+    moved, expected = carried(Carry(1, 256), (0, 3))
+    assert (moved - expected).abs().max() > 0.5
+
+
+def test_nothing_is_taken_from_outside_the_map() -> None:
+    carry, full = Carry(2, 32), torch.ones(1, 32, 4, 4)
+    with torch.no_grad():
+        carry.projection.weight.copy_(torch.eye(32)[..., None, None])
+        carry.projection.bias.zero_()  # type: ignore[union-attr]
+        torch.testing.assert_close(carry(full, noise(1, 32, 4, 4), noise(1, 32, 4, 4, seed=1)), full)
