@@ -26,8 +26,9 @@ def chat(
     from x2roto.preset import build_job
 
     job = build_job(clip, o.plain({"frames": frames, "model": model, "device": device, "dtype": dtype}))
-    typer.echo(notice(job.engine.model), err=True)
     with open_clip(job.clip) as source:
         looked = source.sample(glimpse, ranges_of(job.clip, source.info))
         pictures = [network_rgb(frame.rgb, source.info.colour) for frame in looked]
-    typer.echo(load(job.engine).chat(question, pictures))
+    answer = load(job.engine).chat(question, pictures)
+    typer.echo(notice(job.engine.model), err=True)
+    typer.echo(answer)

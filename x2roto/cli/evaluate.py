@@ -94,7 +94,6 @@ def run(
     with _installed():
         from x2roto.data.layouts import davis_layout
         from x2roto.device import load
-        from x2roto.engine.model_folder import notice
         from x2roto.engine.segmenter import Reading
         from x2roto.evaluate.runner import Choices, evaluate, opened
         from x2roto.job import EngineSpec
@@ -106,7 +105,6 @@ def run(
     choices = Choices(benchmark, data, split, region, mode.value, limit, reading, text_model)
     # What is wrong with the data is said before a model is loaded.
     work = opened(choices)
-    typer.echo(notice(model), err=True)
     spec = EngineSpec(model=model, device=device or "auto", dtype=dtype.value if dtype else "auto")
     folder = out or Path("evaluation", f"{benchmark}-{mode.value}")
     similarity = _similarity(text_model)

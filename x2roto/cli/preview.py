@@ -59,8 +59,8 @@ def preview(
     from x2roto.still import preview as write_preview
 
     job = build_job(clip, options, preset=find_preset(preset) if preset else None)
-    typer.echo(notice(job.engine.model), err=True)
     path, cut = write_preview(job, output, frame)
+    typer.echo(notice(job.engine.model), err=True)
     for label, facts in cut.facts.items():
         found = f"score {facts.score:.2f}, {100 * facts.area:.1f} % of the plate" if facts.score else "not found"
         typer.echo(f"{label}: {found}", err=True)

@@ -115,18 +115,30 @@ def segment(
 
 def _run(job: Job, style: Style, log_json: Path | None, *, resume: bool, overwrite: bool) -> None:
     from x2roto import pipeline
-    from x2roto.engine.model_folder import notice
     from x2roto.planning import shot_name
 
-    if style not in (Style.JSON, Style.NONE):
-        typer.echo(notice(job.engine.model), err=True)
-    with reporting(style, shot_name(job), log_json) as report, _stoppable(report) as on_frame:
+    with reporting(style, shot_name(job), log_json) as report, _stoppable(report) as stoppable:
+        on_frame = stoppable if style in (Style.JSON, Style.NONE) else _announced(job, stoppable)
         summary = pipeline.run(job, on_frame=on_frame, resume=resume, overwrite=overwrite)
     sys.stderr.write("\n".join(_told(job, summary)) + "\n")
     if not summary.matched:
         raise SystemExit(Exit.NOTHING_MATCHED)
     if summary.below_min_score:
         raise SystemExit(Exit.BELOW_MIN_SCORE)
+
+
+def _announced(job: Job, report: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """Says which model it is before the first frame; a run that cannot begin has only its error to say."""
+    from x2roto.engine.model_folder import notice
+
+    lines = iter([notice])
+
+    def announce(progress: Progress) -> None:
+        for line in lines:
+            typer.echo(line(job.engine.model), err=True)
+        report(progress)
+
+    return announce
 
 
 @contextmanager

@@ -151,6 +151,9 @@ def installed_models() -> list[InstalledModel]:
     """Every model that can be named, sorted; one in the user cache hides its namesake in the package."""
     found: dict[str, InstalledModel] = {}
     for origin, root in _roots():
+        # Where nothing may be read nothing is installed.
+        if not os.access(root, os.R_OK | os.X_OK):
+            continue
         for header in sorted(root.glob(f"[!.]*/{HEADER}")):
             name = header.parent.name
             found.setdefault(name, InstalledModel(name, header.parent, origin))
@@ -167,17 +170,20 @@ def find_model(name_or_path: str | Path | None = None) -> Path:
 
     A name is looked up in the user cache, then in the package. Raises ModelError naming the models there are.
     """
-    installed = {model.name: model.path for model in installed_models()}
-    by_default = PACKAGED_MODEL if PACKAGED_MODEL in installed else RELEASED_MODEL
-    wanted = str(name_or_path or os.environ.get("X2ROTO_MODEL") or by_default)
+    wanted = str(name_or_path or os.environ.get("X2ROTO_MODEL") or _default_model())
     if (Path(wanted) / HEADER).is_file():
         return Path(wanted)
     if Path(wanted).exists():
         raise ModelError(f"{wanted} is no model folder: it has no {HEADER}; make one with 'x2roto models convert'")
+    installed = {model.name: model.path for model in installed_models()}
     if wanted not in installed:
         known = f"installed: {', '.join(installed)}" if installed else "none is installed"
         raise ModelError(f"no model {wanted!r} ({known}); get the released one with 'x2roto models pull'")
     return installed[wanted]
+
+
+def _default_model() -> str:
+    return PACKAGED_MODEL if PACKAGED_MODEL in {model.name for model in installed_models()} else RELEASED_MODEL
 
 
 def notice(name_or_path: str | Path | None = None) -> str:
