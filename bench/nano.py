@@ -36,7 +36,7 @@ from x2roto.refine import alpha_from_logits
 from x2roto.train.footage import Material, Shape, film
 from x2roto.train.footage.dataset import FilmedClip
 from x2roto.train.footage.language import TARGET_AREA
-from x2roto.train.footage.regions import KINDS, region
+from x2roto.train.footage.regions import KINDS, asking
 
 app = typer.Typer(add_completion=False)
 Masks = NDArray[np.bool_]
@@ -150,8 +150,7 @@ def asked(clip: FilmedClip, random: np.random.Generator) -> Iterator[tuple[str, 
     if len(shown):
         actor = int(random.choice(shown))
         for kind in KINDS:
-            drawn = region(kind, masks[actor, 0], random)
-            yield kind, MaskPrompt("it", drawn, 0), masks[actor]
+            yield kind, asking(kind, masks[actor, 0], random), masks[actor]
 
 
 def count_switches(

@@ -125,7 +125,8 @@ class Pass:
     def _union(self, group: Sequence[Seen]) -> Tensor:
         if group:
             return torch.stack([each.logits for each in group]).amax(0)
-        side = self._segmenter.model.config.image_size // 4
+        config = self._segmenter.model.config
+        side = config.image_size if config.room else config.image_size // 4
         return torch.full((side, side), EMPTY, device=self._segmenter.device)
 
     def _store(self, index: int, observed: Observed) -> None:

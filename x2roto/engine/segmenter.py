@@ -25,6 +25,7 @@ from x2roto.engine.model.region_sampler import cell_cover, draw_points
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.prompting import SpecialIds, TokenStream, Turn, conversation, tokenise, vision_text
 from x2roto.engine.shot import Query
+from x2roto.engine.window import Window, first_window, pointed
 from x2roto.errors import DeviceMemoryError, ModelError, PromptError
 from x2roto.prompt import (
     Box,
@@ -130,13 +131,15 @@ class Segmenter:
         check_prompts(prompts)
         plates = {None: glimpse[0], **(plates or {})}
         with self._looking(glimpse) as seen:
-            together = 1 if self.model.config.memory.prompts else JOINED
+            alone = self.model.config.memory.prompts or self.model.config.room
+            together = 1 if alone else JOINED
             answers = [self._ask(r, seen, plates, reading) for r in requests(prompts, seen.media, regions=together)]
         asked = [query for query, _ in answers]
         # What is remembered of regions belongs to all sets of a batch or to none.
-        alike = dict.fromkeys((part.start, bool(part.prompt)) for part in asked)
+        alike = dict.fromkeys((part.start, bool(part.prompt), bool(part.windows)) for part in asked)
         return tuple(
-            join([part for part in asked if (part.start, bool(part.prompt)) == key], key[0]) for key in alike
+            join([part for part in asked if (part.start, bool(part.prompt), bool(part.windows)) == key], key[0])
+            for key in alike
         )
 
     def ask(
@@ -223,6 +226,12 @@ class Segmenter:
         forced = None if generate else tasks.answer(request.task, index=answer)
         stream = self._tokens([Turn(text, forced) for text in asked], seen)
         masks = self._region_masks(request.prompts, plates)
+        windows: tuple[Window, ...] = ()
+        if masks and self._looks_close(request, masks):
+            (region,) = (prompt for prompt in request.prompts if isinstance(prompt, Region))
+            windows = (first_window(masks[0], self.model.config.room, pointed=pointed(region)),)
+            plates = {request.start: windows[0].crop(plates[request.start])}
+            masks = [windows[0].crop(masks[0])]
         rows, remembered = self._regions(request, masks, plates, reading.seed) if masks else (None, ())
         prompt = self._assemble(stream, seen, rows)
         if generate:
@@ -238,7 +247,8 @@ class Segmenter:
         caption = self._text(written)
         # An answer with phrases of its own is about those, whatever was asked.
         targets = described(self.tokenizer, self.special, written) or self._targets(request.prompts, masks)
-        return Query((targets,), _last_turn(conditions), request.start, (caption,), remembered), written
+        query = Query((targets,), _last_turn(conditions), request.start, (caption,), remembered, windows)
+        return query, written
 
     def _tokens(self, turns: Sequence[Turn], seen: _Glimpse) -> TokenStream:
         return tokenise(conversation(turns, seen.text), self.tokenizer, self.special)
@@ -292,6 +302,10 @@ class Segmenter:
             return rows, ()
         cover = cell_cover(squares).to(self.device, self.model.dtype)
         return rows, model.segmentor.imprint(encoded.levels_bchw, cover)
+
+    def _looks_close(self, request: _Request, masks: Sequence[NDArray[np.bool_]]) -> bool:
+        """Whether the object that is asked for is followed in a window."""
+        return bool(self.model.config.room) and request.task.single and len(masks) == 1
 
     def _targets(self, prompts: Sequence[Prompt], masks: Sequence[NDArray[np.bool_]]) -> tuple[Target, ...]:
         """One target per condition, in the order of the conditions."""
@@ -379,6 +393,7 @@ def join(parts: Sequence[Query], start: int | None) -> Query:
         start,
         tuple(caption for part in parts for caption in part.captions),
         tuple(torch.cat(maps) for maps in zip(*(part.prompt for part in parts), strict=True)),
+        tuple(window for part in parts for window in part.windows),
     )
 
 

@@ -22,9 +22,10 @@ from torch import Tensor
 from x2roto.engine.assembly import Conditions
 from x2roto.engine.identity import Identity, Kind, Target
 from x2roto.engine.memory import Memory, MemoryEntry
+from x2roto.engine.window import Window
 from x2roto.errors import ModelError, OutputError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Query:
 
     `targets`: per set, one target per condition. `conditions`: batch G. `start`: source index of the frame the
     prompts belong to, None for the first of the range. `captions`: per set, what the model wrote, "" if forced.
-    `prompt`: memory maps (G, C, h, w) of the regions that ask, for models that remember them.
+    `prompt`: memory maps (G, C, h, w) of the regions that ask, for models that remember them. `windows`: per set,
+    where the object it asks for is looked at first, for models that look at windows; () for the whole frame.
     """
 
     targets: tuple[tuple[Target, ...], ...]
@@ -41,6 +43,7 @@ class Query:
     start: int | None
     captions: tuple[str, ...]
     prompt: tuple[Tensor, ...] = ()
+    windows: tuple[Window, ...] = ()
 
 
 # Per set, per target: the identities followed so far.
@@ -49,10 +52,12 @@ Known = tuple[tuple[tuple[Identity, ...], ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class ShotState:
-    """What changes from frame to frame."""
+    """What changes from frame to frame. `windows`: where each set looks next. `index`: the frame seen last."""
 
     memory: Memory
     known: Known
+    windows: tuple[Window, ...] = ()
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,10 @@ class Shot:
     state: ShotState
 
 
-TYPES = {kind.__name__: kind for kind in (Shot, Query, ShotState, Target, Identity, Memory, MemoryEntry, Conditions)}
+TYPES = {
+    kind.__name__: kind
+    for kind in (Shot, Query, ShotState, Target, Identity, Memory, MemoryEntry, Conditions, Window)
+}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

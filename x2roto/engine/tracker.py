@@ -20,6 +20,7 @@ from x2roto.engine.identity import Candidates, Following, Identity, Seen, follow
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.segmentor import FrameFeatures, Prediction
 from x2roto.engine.shot import Query, Shot, ShotState
+from x2roto.engine.window import Window
 from x2roto.errors import DeviceMemoryError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 FOLLOWING = Following()
+NOTHING = torch.zeros(1, 1)  # the cover of an object that was not seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class Tracker:
         self.budget = Budget(chunk)
         capacity = segmenter.model.config.memory.capacity if memory is None else memory
         memory_of_prompts = Memory(capacity, prompt=query.prompt)
-        self.state = ShotState(memory_of_prompts, tuple(tuple(() for _ in targets) for targets in query.targets))
+        known = tuple(tuple(() for _ in targets) for targets in query.targets)
+        self.state = ShotState(memory_of_prompts, known, query.windows)
 
     def step(self, frames: Sequence[Frame]) -> Iterator[FrameResult]:
         """Results of the next frames, in the order given.
@@ -94,7 +97,9 @@ class Tracker:
         while position < len(frames):
             try:
                 if not ready:
-                    ready.extend(self._encode(frames[position : position + self.budget.chunk]))
+                    # Where a window stands is known once the frame before is.
+                    chunk = 1 if self.state.windows else self.budget.chunk
+                    ready.extend(self._encode(frames[position : position + chunk]))
                 result, state = self._advance(frames[position], ready[0])
             except torch.OutOfMemoryError as error:
                 ready.clear()
@@ -112,13 +117,28 @@ class Tracker:
     @torch.inference_mode()
     def _encode(self, frames: Sequence[Frame]) -> list[FrameFeatures]:
         segmentor = self.segmenter.model.segmentor
-        pyramid = segmentor.encoder(self.segmenter.pixels([frame.rgb for frame in frames])).levels_bchw
+        windows = self._windows(frames[0])
+        pictures = [window.crop(frames[0].rgb) for window in windows] or [frame.rgb for frame in frames]
+        pyramid = segmentor.encoder(self.segmenter.pixels(pictures)).levels_bchw
+        if windows:
+            found = [segmentor.features(pyramid, first=self.state.memory.empty)]
+            return [each.to(torch.device("cpu")) for each in found] if self.budget.offload else found
         first = self._without_memory(frames)
         features: list[FrameFeatures] = []
         for levels, starts in ((_part(pyramid, 0, first), True), (_part(pyramid, first, None), False)):
             if len(levels[0]):
                 features.extend(segmentor.features(levels, first=starts).frames())
         return [each.to(torch.device("cpu")) for each in features] if self.budget.offload else features
+
+    def _windows(self, frame: Frame) -> tuple[Window, ...]:
+        """Where each set looks on a frame: wider the more frames were left out since the last one."""
+        windows = self.state.windows
+        if self.state.index is not None:
+            for _ in range(abs(frame.index - self.state.index) - 1):
+                if all(window.whole(window.width, window.height) == window for window in windows):
+                    break
+                windows = tuple(window.following(NOTHING, self.segmenter.model.config.room) for window in windows)
+        return windows
 
     def _without_memory(self, frames: Sequence[Frame]) -> int:
         """How many of the next frames find the memory empty: up to the first one that will be remembered."""
@@ -133,11 +153,27 @@ class Tracker:
         decoded = model.segmentor.decode(features, memory, query.conditions)
         prediction = model.segmentor.predict(decoded, query.conditions)
         seen, known = self._follow(prediction, decoded.queries_bqc)
+        windows = self._windows(frame)
+        result = FrameResult(frame, self._placed(seen, windows, frame), prediction)
         if frame.held:
             # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
-            return FrameResult(frame, seen, prediction), ShotState(memory.pass_over(), self.state.known)
+            return result, replace(self.state, memory=memory.pass_over())
         remembered = model.segmentor.remember(features, prediction, memory)
-        return FrameResult(frame, seen, prediction), ShotState(remembered, known)
+        # One object for each window.
+        covers = [(one.logits > 0).cpu() for one in seen] if windows else []
+        moved = (w.following(cover, model.config.room) for w, cover in zip(windows, covers, strict=True))
+        return result, ShotState(remembered, known, tuple(moved), frame.index)
+
+    def _placed(self, seen: tuple[Seen, ...], windows: Sequence[Window], frame: Frame) -> tuple[Seen, ...]:
+        """The same on the whole frame, where the model looks at windows: all on one grid, as fine as its input."""
+        if not self.segmenter.model.config.room:
+            return seen
+        height, width = frame.rgb.shape[:2]
+        windows = windows or [Window.whole(width, height)] * len(seen)
+        size = self.segmenter.model.config.image_size
+        return tuple(
+            replace(one, logits=window.place(one.logits, size)) for one, window in zip(seen, windows, strict=True)
+        )
 
     def _follow(self, prediction: Prediction, queries_bqc: torch.Tensor) -> tuple[tuple[Seen, ...], shot.Known]:
         everything: list[Seen] = []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from x2roto.train.footage import Material, Shape, footage_datasets
+from x2roto.train.footage.close import Close
 from x2roto.train.samples import ClipDataset
 
 
@@ -16,16 +17,27 @@ def open_footage(
     frames: Sequence[int],
     folder: str | None = None,
     tasks: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
     length: int = 100_000,
     seed: int = 0,
+    room: float = 0.0,
+    side: int = 0,
 ) -> tuple[ClipDataset, ...]:
     """One data set per task and medium, each of `length` clips of `frames` lengths, `height` x `width` pixels.
 
     `folder`: of material with its manifest, None for drawn shapes and figures. `tasks`: keys of
-    `engine.tasks.TASKS`, None for all there are. Raises InputError for a folder without a manifest.
+    `engine.tasks.TASKS`, None for all there are. `sources`: "footage" (procedural), "photo" and "clip" (labelled
+    ones brought to life), None for all. `room`: of the model, which sees single objects in windows of `side`
+    pixels; 0 for whole frames. Raises InputError for a folder without a manifest.
     """
     material = Material.open(None if folder is None else Path(folder))
-    opened = footage_datasets(material, Shape(height, width, tuple(frames)), seed=seed, length=length)
+    close = Close(room, side) if room else None
+    opened = footage_datasets(material, Shape(height, width, tuple(frames), close), seed=seed, length=length)
     # Where clips are of one frame, clips and stills are the same.
     named: dict[str, ClipDataset] = {data.name: data for data in opened}
-    return tuple(data for name, data in named.items() if tasks is None or name.rpartition("-")[2] in tasks)
+    return tuple(data for name, data in named.items() if _wanted(name, sources, tasks))
+
+
+def _wanted(name: str, sources: Sequence[str] | None, tasks: Sequence[str] | None) -> bool:
+    source, _, task = name.split("-")
+    return (sources is None or source in sources) and (tasks is None or task in tasks)

@@ -68,7 +68,7 @@ class LanguageModel(Qwen3VLForConditionalGeneration):
                 # Without padding no mask is needed, which leaves the causal kernels free to choose.
                 attention_mask=None if prompt.attention_mask.all() else prompt.attention_mask,
                 position_ids=prompt.position_ids.expand(3, -1, -1),
-                past_key_values=cache,
+                cache=cache,
                 use_cache=cache is not None,
                 visual_pos_masks=prompt.visual_mask,
                 deepstack_visual_embeds=list(visual.deepstack),
@@ -100,9 +100,7 @@ class LanguageModel(Qwen3VLForConditionalGeneration):
         embeds = self.get_input_embeddings()(torch.tensor([[token]], device=self.device))
         position = torch.full((3, 1, 1), cache.get_seq_length(), device=self.device)
         with self._before_final_norm() as states:
-            self.model.language_model(
-                inputs_embeds=embeds, position_ids=position, past_key_values=cache, use_cache=True
-            )
+            self.model.language_model(inputs_embeds=embeds, position_ids=position, cache=cache, use_cache=True)
         return states[0]
 
     @contextmanager

@@ -8,6 +8,7 @@ weights, keys of the memory without RoPE but with additive sine and frame-gap en
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -72,18 +73,25 @@ class Carry(nn.Module):
 
     def forward(self, newest_bchw: Tensor, then_bchw: Tensor, now_bchw: Tensor) -> Tensor:
         """What to add to the level `now_bchw`. `newest_bchw`: the map of the frame whose level was `then_bchw`."""
-        now = F.normalize(now_bchw, dim=1).flatten(2)
-        then = self._around(F.normalize(then_bchw, dim=1))
-        inside = self._around(torch.ones_like(now_bchw[:1, :1]))[:, 0] > 0
-        likeness = torch.einsum("bcl,bcnl->bnl", now, then) * self.log_sharpness.exp()
-        shares = likeness.masked_fill(~inside, -torch.inf).softmax(1)
-        moved = torch.einsum("bnl,bcnl->bcl", shares, self._around(newest_bchw))
-        return self.projection(moved.unflatten(2, newest_bchw.shape[-2:]))
+        height, width = now_bchw.shape[-2:]
+        now, then = (F.normalize(level, dim=1).flatten(2).mT for level in (now_bchw, then_bchw))
+        moved = F.scaled_dot_product_attention(
+            (now * self.log_sharpness.exp())[:, None],
+            then[:, None],
+            newest_bchw.flatten(2).mT[:, None],
+            attn_mask=_near(height, width, self.radius, now.device, now.dtype),
+            scale=1.0,
+        )
+        return self.projection(moved[:, 0].mT.unflatten(2, (height, width)))
 
-    def _around(self, map_bchw: Tensor) -> Tensor:
-        """The cells around each cell, (B, C, cells, h * w); zeros outside the map."""
-        side = 2 * self.radius + 1
-        return F.unfold(map_bchw, side, padding=self.radius).unflatten(1, (map_bchw.shape[1], side * side))
+
+@cache
+def _near(height: int, width: int, radius: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """0 for every pair of cells at most `radius` rows and columns apart, minus infinity for the others."""
+    with torch.inference_mode(False):
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        apart = torch.stack([(at.flatten()[:, None] - at.flatten()).abs() for at in (rows, columns)]).amax(0)
+        return torch.zeros(apart.shape, dtype=dtype).masked_fill(apart > radius, -torch.inf).to(device)
 
 
 class MaskRecall(nn.Module):

@@ -153,5 +153,9 @@ class Segmentor(nn.Module):
         return self._with_level(self.memory_encoder.imprint(features.downsampled, regions_b1hw), features)
 
     def _with_level(self, maps: Maps, features: FrameFeatures) -> Maps:
-        """Memory maps, and after them the level that `Carry` compares, if it is there."""
-        return maps if self.carry is None else (*maps, features.levels[self.memory_encoder.scales[-1]])
+        """Memory maps, and after them the level that `Carry` compares, if it is there.
+
+        Laid out as they are read from a saved shot, on which the last bits of a result depend.
+        """
+        kept = maps if self.carry is None else (*maps, features.levels[self.memory_encoder.scales[-1]])
+        return tuple(each.contiguous() for each in kept)

@@ -6,7 +6,7 @@ An index is a seed: reading it twice gives the same sample, whatever was read be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 from zlib import crc32
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from x2roto.engine.tasks import full_stop, tag_caption
+from x2roto.train.footage.close import Close
 from x2roto.train.footage.labelled import PhotoClip, film_labelled
 from x2roto.train.footage.language import TARGET_AREA, Expression, Language, describe
 from x2roto.train.footage.material import Labelled, Material
@@ -34,11 +35,13 @@ MOST_PHRASES = 3
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The size of the samples. `frames`: the lengths clips are drawn from; a still has one frame."""
+    """The size of the samples. `frames`: the lengths clips are drawn from; a still has one frame. `close`: how single
+    objects are looked at, None: whole frames."""
 
     height: int
     width: int
     frames: tuple[int, ...]
+    close: Close | None = None
 
     @property
     def aspect(self) -> float:
@@ -77,6 +80,11 @@ class _Endless:
         return f"{self._title}-{self.modality}-{self._task}"
 
     @property
+    def _asks(self) -> bool:
+        """Whether a region asks for a single object."""
+        return self._task in ("objseg", "intseg")
+
+    @property
     def modality(self) -> Literal["image", "video"]:
         return "image" if self._shape.frames == (1,) else "video"
 
@@ -105,7 +113,8 @@ class ProceduralFootage(_Endless):
         for attempt in count():
             seed = (self._seed, crc32(self.name.encode()), index, attempt)
             clip = film(self._material, seed, self._shape, frames, self._device)
-            sample = _MAKERS[self._task](clip, np.random.default_rng([*seed, 5]))
+            rng = np.random.default_rng([*seed, 5])
+            sample = _object(clip, rng, self._shape.close) if self._asks else _MAKERS[self._task](clip, rng)
             if sample is not None:
                 return sample
         raise AssertionError("the counter never ends")
@@ -179,16 +188,31 @@ def _conversation(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | No
     return ClipSample(frames, "chat", (asked,), answer=full_stop(caption.text))
 
 
-def _object(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
-    """One thing, shown by a region on any frame that shows it well; mostly the first such frame."""
-    shown = clip.rendered.masks.mean((2, 3)) >= TARGET_AREA
-    actors = np.flatnonzero(shown.any(1))
-    if not len(actors):
+def _object(clip: FilmedClip, rng: np.random.Generator, close: Close | None) -> ClipSample | None:
+    return _one_object(_frames(clip), clip.rendered.masks, rng, close)
+
+
+def _one_object(
+    frames: NDArray[np.uint8], masks: Masks, rng: np.random.Generator, close: Close | None
+) -> ClipSample | None:
+    """One of the things, shown by a region on any frame that shows it well; mostly the first such frame. Looked at
+    closely the clip begins there."""
+    shown = masks.mean((2, 3)) >= TARGET_AREA
+    things = np.flatnonzero(shown.any(1))
+    if not len(things):
         return None
-    k = int(rng.choice(actors))
+    k = int(rng.choice(things))
     frame = _prompt_frame(shown[k], rng)
-    target = region(KINDS[rng.integers(len(KINDS))], clip.rendered.masks[k, frame], rng)
-    return _sample(clip, "objseg" if len(_frames(clip)) > 1 else "intseg", [target], [[k]], frame)
+    kind = KINDS[rng.integers(len(KINDS))]
+    target = region(kind, masks[k, frame], rng)
+    task = "objseg" if len(frames) > 1 else "intseg"
+    if close is None:
+        return ClipSample(frames, task, (target,), masks[[k]], np.zeros(1, np.int64), prompt_frame=frame)
+    # Forward or backward from there, whichever is longer; to and fro for as long as clips are.
+    order = np.arange(frame, len(frames)) if 2 * frame < len(frames) else np.arange(frame, -1, -1)
+    order = np.resize(np.concatenate([order, order[-2:0:-1]]), len(frames))
+    sample = ClipSample(frames[order], task, (target,), masks[[k]][:, order], np.zeros(1, np.int64))
+    return close.look(sample, rng, pointed=kind in ("point", "scribble"))
 
 
 def _prompt_frame(shown: NDArray[np.bool_], rng: np.random.Generator) -> int:
@@ -249,8 +273,6 @@ _MAKERS: Mapping[FootageTask, Callable[[FilmedClip, np.random.Generator], ClipSa
     "gcgseg": _caption,
     "chat": _conversation,
     "vgdseg": _lookalikes,
-    "objseg": _object,
-    "intseg": _object,
 }
 
 
@@ -281,22 +303,16 @@ class LabelledFootage(_Endless):
             clip = film_labelled(
                 source, rng, self._shape.height, self._shape.width, self.frame_count(index), self._device
             )
-            sample = _LABELLED_MAKERS[self._task](clip, rng)
+            sample = (
+                _known_object(clip, rng, self._shape.close) if self._asks else _LABELLED_MAKERS[self._task](clip, rng)
+            )
             if sample is not None:
                 return sample
         raise AssertionError("the counter never ends")
 
 
-def _known_object(clip: PhotoClip, rng: np.random.Generator) -> ClipSample | None:
-    shown = clip.masks.mean((2, 3)) >= TARGET_AREA
-    things = np.flatnonzero(shown.any(1))
-    if not len(things):
-        return None
-    k = int(rng.choice(things))
-    frame = _prompt_frame(shown[k], rng)
-    target = region(KINDS[rng.integers(len(KINDS))], clip.masks[k, frame], rng)
-    task = "objseg" if len(clip.frames) > 1 else "intseg"
-    return ClipSample(clip.frames, task, (target,), clip.masks[[k]], np.zeros(1, np.int64), prompt_frame=frame)
+def _known_object(clip: PhotoClip, rng: np.random.Generator, close: Close | None) -> ClipSample | None:
+    return _one_object(clip.frames, clip.masks, rng, close)
 
 
 def _known_classes(clip: PhotoClip, rng: np.random.Generator) -> ClipSample | None:
@@ -331,8 +347,6 @@ def _ignored(clip: PhotoClip) -> Masks | None:
 
 
 _LABELLED_MAKERS: Mapping[FootageTask, Callable[[PhotoClip, np.random.Generator], ClipSample | None]] = {
-    "objseg": _known_object,
-    "intseg": _known_object,
     "genseg": _known_classes,
     "refseg": _known_phrase,
 }
@@ -342,7 +356,7 @@ def footage_datasets(
     material: Material, shape: Shape, *, seed: int = 0, length: int = 1 << 20, device: str = "cpu"
 ) -> tuple[ProceduralFootage | LabelledFootage, ...]:
     """Every data set this material gives: procedural clips and stills, photographs, real clips."""
-    still = Shape(shape.height, shape.width, (1,))
+    still = replace(shape, frames=(1,))
     videos: tuple[FootageTask, ...] = ("refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg", "chat")
     images: tuple[FootageTask, ...] = ("refseg", "genseg", "intseg")
     labelled: tuple[FootageTask, ...] = ("objseg", "genseg", "refseg")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
-from x2roto.prompt import Points, Scribble, region_mask
+from x2roto.prompt import Box, MaskPrompt, Points, Region, Scribble, region_mask
 
 Mask = NDArray[np.bool_]
 Kind = Literal["point", "scribble", "box", "mask"]
@@ -23,11 +23,15 @@ _TRIES = 100
 
 def region(kind: Kind, mask: Mask, rng: np.random.Generator) -> Mask:
     """A region prompt (H, W) for the thing in `mask` (H, W), which must not be empty; never empty."""
-    drawn = _DRAWERS[kind](mask, rng)
-    return drawn if drawn.any() else mask
+    return region_mask(asking(kind, mask, rng), mask.shape[1], mask.shape[0])
 
 
-def _point(mask: Mask, rng: np.random.Generator) -> Mask:
+def asking(kind: Kind, mask: Mask, rng: np.random.Generator) -> Region:
+    """The prompt of a person who wants the thing in `mask` (H, W), which must not be empty, on the first frame."""
+    return _DRAWERS[kind](mask, rng)
+
+
+def _point(mask: Mask, rng: np.random.Generator) -> Points:
     piece = _largest_piece(mask)
     top, left, bottom, right = _box_of(piece)
     middle = np.argwhere(piece).mean(0)
@@ -38,10 +42,10 @@ def _point(mask: Mask, rng: np.random.Generator) -> Mask:
             break
     else:
         row, column = rng.choice(np.argwhere(piece))
-    return region_mask(Points("click", ((float(column), float(row)),)), mask.shape[1], mask.shape[0])
+    return Points("click", ((float(column), float(row)),), 0)
 
 
-def _scribble(mask: Mask, rng: np.random.Generator) -> Mask:
+def _scribble(mask: Mask, rng: np.random.Generator) -> Scribble:
     """A wavy diagonal of the resized box of the largest piece."""
     height, width = mask.shape
     top, left, bottom, right = _box_of(_largest_piece(mask))
@@ -52,7 +56,7 @@ def _scribble(mask: Mask, rng: np.random.Generator) -> Mask:
     wave = rng.uniform(0.02, 0.035) * min(height, width)
     rows += wave * np.sin(2 * np.pi * rng.uniform(0.2, 1) * along + rng.uniform(0, 2 * np.pi))
     columns, rows = np.clip(columns, 0, width - 1), np.clip(rows, 0, height - 1)
-    return region_mask(Scribble("stroke", tuple(zip(columns.tolist(), rows.tolist(), strict=True))), width, height)
+    return Scribble("stroke", tuple(zip(columns.tolist(), rows.tolist(), strict=True)), 0)
 
 
 def _resized(tall: int, wide: int, rng: np.random.Generator) -> tuple[float, float]:
@@ -64,20 +68,18 @@ def _resized(tall: int, wide: int, rng: np.random.Generator) -> tuple[float, flo
             return tall * a, wide * b
 
 
-def _box(mask: Mask, rng: np.random.Generator) -> Mask:
+def _box(mask: Mask, rng: np.random.Generator) -> Box:
     top, left, bottom, right = _box_of(mask)
     scale = rng.uniform(0.9, 1.1)
     grow_y, grow_x = (bottom - top) * (scale - 1) / 2, (right - left) * (scale - 1) / 2
-    box = np.zeros_like(mask)
-    box[
-        max(0, round(top - grow_y)) : round(bottom + grow_y), max(0, round(left - grow_x)) : round(right + grow_x)
-    ] = True
-    return box
+    x0, y0 = max(0, round(left - grow_x)), max(0, round(top - grow_y))
+    x1, y1 = min(mask.shape[1], round(right + grow_x)), min(mask.shape[0], round(bottom + grow_y))
+    return Box("box", x0, y0, max(x1, x0 + 1), max(y1, y0 + 1), 0)
 
 
-def _mask(mask: Mask, rng: np.random.Generator) -> Mask:
+def _mask(mask: Mask, rng: np.random.Generator) -> MaskPrompt:
     soft = gaussian_filter(mask.astype(np.float32), 2 * min(mask.shape) / 600 + 0.5)
-    return np.asarray(soft > soft.mean())
+    return MaskPrompt("mask", np.asarray(soft > soft.mean()), 0)
 
 
 def _largest_piece(mask: Mask) -> Mask:
@@ -91,7 +93,7 @@ def _box_of(mask: Mask) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-_DRAWERS: Mapping[Kind, Callable[[Mask, np.random.Generator], Mask]] = {
+_DRAWERS: Mapping[Kind, Callable[[Mask, np.random.Generator], Region]] = {
     "point": _point,
     "scribble": _scribble,
     "box": _box,
