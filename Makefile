@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1
 WORKERS ?= 2
 
-.PHONY: setup test lint format bench clean
+.PHONY: setup demo test lint format bench clean
 
 setup: $(VENV)/.installed
 
@@ -14,6 +14,18 @@ $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
+
+# A real clip with a box, and a drawn one by words, through the model that ships with the package.
+DEMO_FORMATS := --format png --format exr --format prores --format composite --format overlay --format contact
+
+demo: setup
+	$(BIN)/x2roto segment demo/juggle.mp4 --box man=406,30,534,448 --frames 1001-1072 --edge refined \
+		$(DEMO_FORMATS) -o out/juggle --overwrite
+	$(BIN)/python demo/drawn.py out/drawn-clip
+	$(BIN)/x2roto segment out/drawn-clip --text "man=the right man" --rate 24 \
+		$(DEMO_FORMATS) -o out/drawn --overwrite
+	@echo "Mattes (png, exr), movies (prores, composite, overlay) and contact sheets are in out/juggle and out/drawn:"
+	@ls out/juggle out/drawn | grep -v '\.[0-9]*\.' || true
 
 test: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)

@@ -85,7 +85,7 @@ class Window:
 
 
 def first_window(region_hw: NDArray[np.bool_], room: float, *, pointed: bool = False) -> Window:
-    """The window on the frame a region (height, width) is drawn on, which must not be empty. `pointed`: the region only
+    """The window on the frame where a region (height, width), not empty, is drawn. `pointed`: the region only
     touches the thing."""
     height, width = region_hw.shape
     rows, columns = np.flatnonzero(region_hw.any(1)), np.flatnonzero(region_hw.any(0))
