@@ -37,6 +37,20 @@ def test_the_oldest_goes_first() -> None:
     assert memory.gaps() == (3, 2, 1)
 
 
+def test_an_anchored_memory_keeps_the_first_frame_as_the_oldest_it_knows() -> None:
+    memory = Memory(3, anchored=True)
+    for frame in range(9):
+        assert memory.first() == (memory.entries[0].maps_bchw if frame else ())
+        memory = memory.remember(maps(frame))
+    assert [entry.step for entry in memory.entries] == [0, 7, 8]
+    assert memory.gaps() == (3, 2, 1)
+
+
+def test_an_anchored_memory_of_one_frame_keeps_the_newest() -> None:
+    memory = Memory(1, anchored=True).remember(maps(0)).remember(maps(1))
+    assert [entry.step for entry in memory.entries] == [1]
+
+
 def test_a_frame_passed_over_is_counted_but_not_kept() -> None:
     memory = after(2).pass_over().pass_over()
     assert memory.step == 4

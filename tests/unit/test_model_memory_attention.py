@@ -112,6 +112,12 @@ def test_it_does_not_go_farther_than_its_radius() -> None:
     assert (moved - expected).abs().max() > 0.5
 
 
+@pytest.mark.parametrize("shift", [(0, 0), (4, 5)])
+def test_without_a_radius_it_is_found_anywhere(shift: tuple[int, int]) -> None:
+    moved, expected = carried(Carry(None, 256), shift)
+    torch.testing.assert_close(moved, expected, atol=0.05, rtol=0)
+
+
 def test_nothing_is_taken_from_outside_the_map() -> None:
     carry, full = Carry(2, 32), torch.ones(1, 32, 4, 4)
     with torch.no_grad():

@@ -13,15 +13,17 @@ from torch import Tensor
 from transformers import Sam2VisionModel
 
 from tests.shapes import run_values
-from tests.tiny import TINY, write_tiny_model
+from tests.tiny import TINY, tiny_model, write_tiny_model
+from tests.unit.model_parts import noise
 from tests.unit.reference_files import reference
 from x2roto.engine.convert import convert
+from x2roto.engine.memory import Memory
 from x2roto.engine.model.mask_encoder import _library_config
 from x2roto.engine.weights import load_model
 from x2roto.errors import ModelError, PromptError
 from x2roto.train import checkpoint
 from x2roto.train.config import Initial, TrainConfig, parse_config
-from x2roto.train.initial import byte_tokenizer, initial_model, initial_segmentor, load_tokenizer
+from x2roto.train.initial import _changed, byte_tokenizer, initial_model, initial_segmentor, load_tokenizer
 from x2roto.train.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -179,6 +181,20 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
         trainer.position = replace(trainer.position, step=step)
         trainer.save()
     assert [path.name for path in checkpoint.checkpoints(settings.out)] == ["step-00000002", "step-00000003"]
+
+
+def test_a_model_may_keep_the_first_frame_from_now_on_and_gives_the_same_at_first() -> None:
+    side, memory = TINY.image_size, replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, carry=2)
+    model = tiny_model(config=replace(TINY, memory=memory))
+    changed = _changed(model, side, anchored=True)
+    assert changed.config.memory.anchored
+    results = []
+    with torch.inference_mode():
+        for segmentor in (model.segmentor, changed.segmentor):
+            pyramid = segmentor.encoder(noise(1, 3, side, side)).levels_bchw
+            shown = Memory(3).remember(segmentor.imprint(pyramid, torch.ones(1, 1, side // 4, side // 4)))
+            results.append(segmentor.recall(segmentor.features(pyramid, first=False), shown))
+    torch.testing.assert_close(results[1], results[0])
 
 
 def test_a_model_may_go_on_at_another_size_of_picture(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from x2roto.clip import Frame
 from x2roto.engine.identity import EMPTY
 from x2roto.engine.segmenter import Segmenter
 from x2roto.engine.tracker import FrameResult
-from x2roto.engine.window import PACE, POINTED, Window, extent, first_window
+from x2roto.engine.window import POINTED, SHRINKING, Window, extent, first_window
 from x2roto.prompt import Box, Points, Prompt, Text
 from x2roto.train.footage.close import Close
 from x2roto.train.samples import ClipSample
@@ -79,7 +79,7 @@ def test_a_window_follows_what_moves_and_keeps_its_pace() -> None:
     cover[10:20, 25:35] = 1
     moved = window.following(cover, 2.0)
     assert ((moved.x0 + moved.x1) / 2, (moved.y0 + moved.y1) / 2) == pytest.approx((80, 35), abs=1)
-    assert moved.side == pytest.approx(window.side / PACE, abs=2)
+    assert moved.side == pytest.approx(window.side / SHRINKING, abs=2)
 
 
 def test_a_window_grows_to_the_whole_frame_while_nothing_is_seen() -> None:

@@ -25,7 +25,8 @@ class MemoryEntry:
 class Memory:
     """The last `capacity` remembered frames, oldest first. `step`: how many frames have passed.
 
-    `prompt`: one map per scale of the region that asked, if the model remembers it; kept for the whole shot and not
+    `anchored`: the first frame remembered stays, and counts as `capacity` frames ago once it is older. `prompt`: one
+    map per scale of the region that asked, if the model remembers it; kept for the whole shot and not
     counted. Raises ValueError for a capacity below 1.
     """
 
@@ -33,6 +34,7 @@ class Memory:
     step: int = 0
     entries: tuple[MemoryEntry, ...] = ()
     prompt: tuple[Tensor, ...] = ()
+    anchored: bool = False
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
@@ -40,8 +42,11 @@ class Memory:
 
     def remember(self, maps_bchw: tuple[Tensor, ...]) -> Self:
         """The memory after a frame whose maps are kept."""
-        entry = MemoryEntry(self.step, maps_bchw)
-        return replace(self, step=self.step + 1, entries=(*self.entries, entry)[-self.capacity :])
+        entries = (*self.entries, MemoryEntry(self.step, maps_bchw))
+        if len(entries) > self.capacity:
+            kept = self.anchored and self.capacity > 1
+            entries = (entries[0], *entries[2:]) if kept else entries[1:]
+        return replace(self, step=self.step + 1, entries=entries)
 
     def pass_over(self) -> Self:
         """The memory after a frame that must not be remembered (a damaged one, say)."""
@@ -54,7 +59,8 @@ class Memory:
 
     def gaps(self) -> tuple[int, ...]:
         """Distance in frames from the frame about to be read to each entry; 0, which no frame has, for the prompt."""
-        return (*(0 for _ in self.prompt[:1]), *(self.step - entry.step for entry in self.entries))
+        longest = self.capacity if self.anchored else self.step
+        return (*(0 for _ in self.prompt[:1]), *(min(self.step - entry.step, longest) for entry in self.entries))
 
     def maps(self, scale: int) -> list[Tensor]:
         """The maps of one scale, the prompt's first."""
@@ -63,6 +69,10 @@ class Memory:
     def newest(self) -> tuple[Tensor, ...]:
         """The maps of the frame remembered last, else those of the prompt."""
         return self.entries[-1].maps_bchw if self.entries else self.prompt
+
+    def first(self) -> tuple[Tensor, ...]:
+        """The maps of the oldest frame remembered, else those of the prompt."""
+        return self.entries[0].maps_bchw if self.entries else self.prompt
 
     def tokens(self, scale: int) -> Tensor:
         """All maps of one scale as tokens (B, maps * h * w, C)."""

@@ -135,6 +135,7 @@ def _memory(config: MemoryConfig, weights: _Weights) -> MemoryConfig:
         feature_strides=tuple(of_level.get(level, 0) for level in range(len(config.feature_strides))),
         mask_stride=2 ** weights.count(f"{_MEMORY_ENCODER}.mask_downsampler.layers."),
         mask_layers=weights.count("segmentor.mask_recall.layers."),
+        anchored="segmentor.match.projection.weight" in weights.shapes,
         fuser_layers=weights.count(f"{_MEMORY_ENCODER}.memory_fuser.layers."),
         fuser_feedforward=weights.size(f"{_MEMORY_ENCODER}.memory_fuser.layers.0.pointwise_conv1.weight", 0),
     )

@@ -82,8 +82,9 @@ class Tracker:
         self.query = query
         self.following = following
         self.budget = Budget(chunk)
-        capacity = segmenter.model.config.memory.capacity if memory is None else memory
-        memory_of_prompts = Memory(capacity, prompt=query.prompt)
+        config = segmenter.model.config.memory
+        capacity = config.capacity if memory is None else memory
+        memory_of_prompts = Memory(capacity, prompt=query.prompt, anchored=config.anchored)
         known = tuple(tuple(() for _ in targets) for targets in query.targets)
         self.state = ShotState(memory_of_prompts, known, query.windows)
 

@@ -23,8 +23,10 @@ from x2roto.prompt import Points, Region, Scribble
 SPANS = 12**0.5
 # A click tells where a thing is, not how large: at least this share of the frame's smaller side is looked at.
 POINTED = 0.75
-# How much the window may shrink or grow from one frame to the next, and grows where the object was not seen.
+# How much the window may grow from one frame to the next, and grows where the object was not seen; and how much it
+# may shrink: slower, since a matte that loses a part of its object must not lose sight of that part.
 PACE = 1.1
+SHRINKING = 1.03
 SMALLEST = 16  # pixels
 
 
@@ -70,7 +72,7 @@ class Window:
         x, y, wide, high = found
         across, down = self.x1 - self.x0, self.y1 - self.y0
         side = room * max(wide * across, high * down)
-        side = min(max(side, self.side / PACE - 1), self.side * PACE + 1)
+        side = min(max(side, self.side / SHRINKING - 1), self.side * PACE + 1)
         return self.around(self.x0 + x * across, self.y0 + y * down, side, self.width, self.height)
 
     def place(self, logits_hw: Tensor, size: int) -> Tensor:

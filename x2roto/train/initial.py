@@ -22,6 +22,7 @@ from torch import nn
 from x2roto.engine.convert import SPECIAL_TOKENS
 from x2roto.engine.model.language import LanguageModel
 from x2roto.engine.model.mask_decoder import DecoderLayer, MaskDecoder, PackedAttention
+from x2roto.engine.model.memory_attention import Carry
 from x2roto.engine.model.pixel_decoder import LEVELS, DeformableAttention, PixelDecoder
 from x2roto.engine.model.segmentor import Segmentor
 from x2roto.engine.model.x2sam import X2SAM
@@ -92,7 +93,7 @@ def initial_model(config: TrainConfig, tokenizer: Tokenizer, device: torch.devic
     rows = tokenizer.get_vocab_size(with_added_tokens=True)
     if config.initial.model is not None:
         model = load_model(find_model(config.initial.model), device, torch.float32)
-        model = _seeing(model, config.initial.image_size or model.config.image_size)
+        model = _changed(model, config.initial.image_size or model.config.image_size, config.initial.anchored)
     else:
         model = _assembled(config, rows, device)
     found = model.vlm.get_input_embeddings().num_embeddings
@@ -101,14 +102,29 @@ def initial_model(config: TrainConfig, tokenizer: Tokenizer, device: torch.devic
     return model
 
 
-def _seeing(model: X2SAM, side: int) -> X2SAM:
-    """The same parameters in a network whose mask encoder sees squares of another side."""
-    if side == model.config.image_size:
+def _changed(model: X2SAM, side: int, anchored: bool) -> X2SAM:
+    """The same parameters in a network whose mask encoder sees squares of another side, or whose memory keeps the
+    first frame as well."""
+    memory = model.config.memory
+    config = replace(model.config, image_size=side, memory=replace(memory, anchored=memory.anchored or anchored))
+    if config == model.config:
         return model
     with model.device:
-        resized = X2SAM(replace(model.config, image_size=side))
-    resized.load_state_dict(model.state_dict())
-    return resized
+        changed = X2SAM(config)
+    parameters = model.state_dict()
+    if changed.segmentor.match is not None and not memory.anchored:
+        _unheard(changed.segmentor.match)
+        new = changed.segmentor.match.state_dict(prefix="segmentor.match.")
+        parameters.update(new)
+    changed.load_state_dict(parameters)
+    return changed
+
+
+def _unheard(carry: Carry) -> None:
+    """What it finds adds nothing before it has learnt."""
+    nn.init.zeros_(carry.projection.weight)
+    assert carry.projection.bias is not None
+    nn.init.zeros_(carry.projection.bias)
 
 
 def initial_segmentor(config: TrainConfig, device: torch.device) -> SegmentorAlone:

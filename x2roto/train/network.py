@@ -328,7 +328,8 @@ def decode_through_time(
     `prompt`: what it holds of region prompts.
     """
     segmentor, batch = model.segmentor, len(conditions.seg_embeds)
-    memory = Memory(model.config.memory.capacity, prompt=prompt)
+    config = model.config.memory
+    memory = Memory(config.capacity, prompt=prompt, anchored=config.anchored)
     for step, features in enumerate(_features(segmentor, levels_bchw, batch, call, alone=memory.empty)):
         layers, masks = call(_decode, segmentor, features, memory, conditions)
         yield Moment(layers, masks)

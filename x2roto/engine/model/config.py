@@ -53,6 +53,9 @@ class MemoryConfig:
     # Cells around each cell of the finest level in memory in which the newest map is searched for what was there, to
     # be added where it has moved to; 0: memory is only attended to, as released.
     carry: int = 0
+    # Whether the first frame stays in memory for the whole shot, with a map of what looked like each cell anywhere in
+    # it. Not as released.
+    anchored: bool = False
     # Whether the region that asks for a single object enters the memory, for the whole shot. Not as released.
     prompts: bool = False
     fuser_layers: int = 2

@@ -56,8 +56,8 @@ class MemoryAttention(nn.Module):
 
 
 class Carry(nn.Module):
-    """The newest memory map, moved along with the picture: every cell takes it from the cells around it that looked
-    alike then.
+    """A memory map, moved along with the picture: every cell takes it from the cells around it, or without a `radius`
+    from any, that looked alike then.
 
     As SAM adds a mask prompt to its image embedding (arXiv 2304.02643), but motion-compensated by a local correlation
     of features that needs no learning to be of use. Attention finds the same in the end, from far more clips.
@@ -65,21 +65,22 @@ class Carry(nn.Module):
 
     SHARPNESS = 20.0
 
-    def __init__(self, radius: int, dim: int) -> None:
+    def __init__(self, radius: int | None, dim: int) -> None:
         super().__init__()
         self.radius = radius
         self.projection = nn.Conv2d(dim, dim, 1)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(self.SHARPNESS)))
 
-    def forward(self, newest_bchw: Tensor, then_bchw: Tensor, now_bchw: Tensor) -> Tensor:
-        """What to add to the level `now_bchw`. `newest_bchw`: the map of the frame whose level was `then_bchw`."""
+    def forward(self, map_bchw: Tensor, then_bchw: Tensor, now_bchw: Tensor) -> Tensor:
+        """What to add to the level `now_bchw`. `map_bchw`: of the frame whose level was `then_bchw`."""
         height, width = now_bchw.shape[-2:]
         now, then = (F.normalize(level, dim=1).flatten(2).mT for level in (now_bchw, then_bchw))
+        near = None if self.radius is None else _near(height, width, self.radius, now.device, now.dtype)
         moved = F.scaled_dot_product_attention(
             (now * self.log_sharpness.exp())[:, None],
             then[:, None],
-            newest_bchw.flatten(2).mT[:, None],
-            attn_mask=_near(height, width, self.radius, now.device, now.dtype),
+            map_bchw.flatten(2).mT[:, None],
+            attn_mask=near,
             scale=1.0,
         )
         return self.projection(moved[:, 0].mT.unflatten(2, (height, width)))

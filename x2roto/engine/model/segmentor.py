@@ -85,6 +85,7 @@ class Segmentor(nn.Module):
         layers = config.memory.mask_layers
         self.mask_recall = MaskRecall(layers, config.dim) if layers else None
         self.carry = Carry(config.memory.carry, config.dim) if config.memory.carry else None
+        self.match = Carry(None, config.dim) if config.memory.anchored else None
         self.decoder = MaskDecoder(config.decoder, config.dim)
         self.class_predictor = ClassPredictor()
         self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, config.dim))
@@ -122,9 +123,10 @@ class Segmentor(nn.Module):
                 features.prepared[slot], levels[scale], memory.tokens(slot), positions
             )
         finest = self.memory_encoder.scales[-1]
-        if self.carry is not None:
-            maps, level = memory.newest(), features.levels[finest]
-            levels[finest] = levels[finest] + self.carry(maps[-2], maps[-1].expand_as(level), level)
+        level = features.levels[finest]
+        for carry, maps in ((self.carry, memory.newest()), (self.match, memory.first())):
+            if carry is not None:
+                levels[finest] = levels[finest] + carry(maps[-2], maps[-1].expand_as(level), level)
         if self.mask_recall is not None:
             masks = self.mask_recall(masks, levels[finest])
         return tuple(levels), masks
@@ -153,9 +155,10 @@ class Segmentor(nn.Module):
         return self._with_level(self.memory_encoder.imprint(features.downsampled, regions_b1hw), features)
 
     def _with_level(self, maps: Maps, features: FrameFeatures) -> Maps:
-        """Memory maps, and after them the level that `Carry` compares, if it is there.
+        """Memory maps, and after them the level that `Carry` compares, if there is one.
 
         Laid out as they are read from a saved shot, on which the last bits of a result depend.
         """
-        kept = maps if self.carry is None else (*maps, features.levels[self.memory_encoder.scales[-1]])
+        compared = self.carry is not None or self.match is not None
+        kept = (*maps, features.levels[self.memory_encoder.scales[-1]]) if compared else maps
         return tuple(each.contiguous() for each in kept)
