@@ -32,11 +32,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What one condition asks for. `anchor`: the prompt's own mask (h, w) bool at the logits' size, if it has one."""
+    """What one condition asks for. `anchor`: the prompt's own mask (h, w) bool at the logits' size, if it has one.
+    `bounds`: cells (h, w) outside of which nothing of it is on the frame it is drawn on."""
 
     name: str
     kind: Kind = Kind.OBJECT
     anchor: Tensor | None = None
+    bounds: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

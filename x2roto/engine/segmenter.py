@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
@@ -193,10 +194,18 @@ class Segmenter:
 
     def pixels(self, frames: Sequence[Rgb]) -> Tensor:
         """Frames (H, W, 3) as the mask encoder's input (T, 3, S, S) on the device."""
+        return self.normalised(self.squares(frames))
+
+    def squares(self, frames: Sequence[Rgb]) -> Tensor:
+        """Frames (H, W, 3) as the mask encoder sees them, not yet normalised: uint8 (T, S, S, 3) on the device."""
         squares = preprocess.segmentor_frames(frames, self.model.config.image_size)
         if self.device.type == "cuda":
             squares = squares.pin_memory()
-        return preprocess.normalise(squares.to(self.device, non_blocking=True), self.model.dtype)
+        return squares.to(self.device, non_blocking=True)
+
+    def normalised(self, squares: Tensor) -> Tensor:
+        """`squares` as the mask encoder's input."""
+        return preprocess.normalise(squares, self.model.dtype)
 
     @contextmanager
     def _looking(self, glimpse: Sequence[Rgb]) -> Iterator[_Glimpse]:
@@ -316,8 +325,10 @@ class Segmenter:
         if not masks:
             return tuple(Target(slug(prompt.name)) for prompt in prompts)
         anchors = anchor_masks(preprocess.prompt_masks(masks, self.model.config.image_size)).to(self.device)
+        bounded = [bool(self.model.config.room) and isinstance(prompt, Box | MaskPrompt) for prompt in prompts]
         return tuple(
-            Target(slug(prompt.name), anchor=anchor) for prompt, anchor in zip(prompts, anchors, strict=True)
+            Target(slug(prompt.name), anchor=anchor, bounds=_widened(anchor) if inside else None)
+            for prompt, anchor, inside in zip(prompts, anchors, bounded, strict=True)
         )
 
 
@@ -326,6 +337,13 @@ def anchor_masks(squares_nhw: Tensor, stride: int = 4) -> Tensor:
     covered = cell_cover(squares_nhw, stride)[:, 0]
     half = covered >= 0.5
     return torch.where(half.flatten(1).any(1)[:, None, None], half, covered > 0)
+
+
+def _widened(mask_hw: Tensor) -> Tensor:
+    """A mask with a margin of a twentieth of its extent on every side: people draw boxes a little too small."""
+    rows, columns = (mask_hw.any(axis).nonzero() for axis in (1, 0))
+    down, across = (max(1, round(0.05 * float(at.max() - at.min() + 1))) for at in (rows, columns))
+    return F.max_pool2d(mask_hw[None, None].float(), (2 * down + 1, 2 * across + 1), 1, (down, across))[0, 0] > 0
 
 
 def requests(prompts: Sequence[Prompt], media: tasks.Media, regions: int = JOINED) -> Iterator[_Request]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from x2roto.engine.assembly import Conditions
 from x2roto.engine.identity import Identity, Kind, Target
 from x2roto.engine.memory import Memory, MemoryEntry
+from x2roto.engine.palette import Palette
 from x2roto.engine.window import Window
 from x2roto.errors import ModelError, OutputError
 
@@ -52,11 +53,13 @@ Known = tuple[tuple[tuple[Identity, ...], ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class ShotState:
-    """What changes from frame to frame. `windows`: where each set looks next. `index`: the frame seen last."""
+    """What changes from frame to frame. `windows`: where each set looks next; `palettes`: the colours of what it
+    follows, once they are known. `index`: the frame seen last."""
 
     memory: Memory
     known: Known
     windows: tuple[Window, ...] = ()
+    palettes: tuple[Palette | None, ...] = ()
     index: int | None = None
 
 
@@ -70,7 +73,7 @@ class Shot:
 
 TYPES = {
     kind.__name__: kind
-    for kind in (Shot, Query, ShotState, Target, Identity, Memory, MemoryEntry, Conditions, Window)
+    for kind in (Shot, Query, ShotState, Target, Identity, Memory, MemoryEntry, Conditions, Window, Palette)
 }
 
 

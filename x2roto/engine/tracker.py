@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
+from torch import Tensor
 
 from x2roto.clip import Frame
 from x2roto.engine import shot
-from x2roto.engine.identity import Candidates, Following, Identity, Seen, follow
+from x2roto.engine.identity import EMPTY, Candidates, Following, Identity, Seen, follow
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.segmentor import FrameFeatures, Prediction
+from x2roto.engine.palette import Palette, colour_bins, cover_of, settled
 from x2roto.engine.shot import Query, Shot, ShotState
 from x2roto.engine.window import Window
 from x2roto.errors import DeviceMemoryError
@@ -55,6 +57,16 @@ class FrameResult:
     frame: Frame
     seen: tuple[Seen, ...]
     prediction: Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What of a frame is known before memory is read. `windows`, `squares`: where each set looks, and what it sees
+    there, uint8 (S, S, 3); empty where all see the whole frame."""
+
+    features: FrameFeatures
+    windows: Sequence[Window] = ()
+    squares: Sequence[Tensor] = ()
 
 
 class Tracker:
@@ -94,7 +106,7 @@ class Tracker:
         Out of device memory the chunk is halved, then features wait on the host, then DeviceMemoryError is
         raised; the frames yielded and the state are right in every case, and the step can be taken again.
         """
-        position, ready = 0, deque[FrameFeatures]()
+        position, ready = 0, deque[Encoded]()
         while position < len(frames):
             try:
                 if not ready:
@@ -116,20 +128,27 @@ class Tracker:
         shot.save(path, Shot(self.query, self.state), self.segmenter.fingerprint)
 
     @torch.inference_mode()
-    def _encode(self, frames: Sequence[Frame]) -> list[FrameFeatures]:
-        segmentor = self.segmenter.model.segmentor
+    def _encode(self, frames: Sequence[Frame]) -> list[Encoded]:
         windows = self._windows(frames[0])
-        pictures = [window.crop(frames[0].rgb) for window in windows] or [frame.rgb for frame in frames]
-        pyramid = segmentor.encoder(self.segmenter.pixels(pictures)).levels_bchw
-        if windows:
-            found = [segmentor.features(pyramid, first=self.state.memory.empty)]
-            return [each.to(torch.device("cpu")) for each in found] if self.budget.offload else found
+        found = self._encode_windows(frames[0], windows) if windows else self._encode_frames(frames)
+        host = torch.device("cpu")
+        return [replace(each, features=each.features.to(host)) for each in found] if self.budget.offload else found
+
+    def _encode_windows(self, frame: Frame, windows: Sequence[Window]) -> list[Encoded]:
+        segmentor = self.segmenter.model.segmentor
+        squares = self.segmenter.squares([window.crop(frame.rgb) for window in windows])
+        pyramid = segmentor.encoder(self.segmenter.normalised(squares)).levels_bchw
+        return [Encoded(segmentor.features(pyramid, first=self.state.memory.empty), windows, tuple(squares))]
+
+    def _encode_frames(self, frames: Sequence[Frame]) -> list[Encoded]:
+        segmentor = self.segmenter.model.segmentor
+        pyramid = segmentor.encoder(self.segmenter.pixels([frame.rgb for frame in frames])).levels_bchw
         first = self._without_memory(frames)
         features: list[FrameFeatures] = []
         for levels, starts in ((_part(pyramid, 0, first), True), (_part(pyramid, first, None), False)):
             if len(levels[0]):
                 features.extend(segmentor.features(levels, first=starts).frames())
-        return [each.to(torch.device("cpu")) for each in features] if self.budget.offload else features
+        return [Encoded(each) for each in features]
 
     def _windows(self, frame: Frame) -> tuple[Window, ...]:
         """Where each set looks on a frame: wider the more frames were left out since the last one."""
@@ -148,22 +167,57 @@ class Tracker:
         return 1 + next((index for index, frame in enumerate(frames) if not frame.held), len(frames))
 
     @torch.inference_mode()
-    def _advance(self, frame: Frame, features: FrameFeatures) -> tuple[FrameResult, ShotState]:
+    def _advance(self, frame: Frame, encoded: Encoded) -> tuple[FrameResult, ShotState]:
         model, query, memory = self.segmenter.model, self.query, self.state.memory
-        features = features.to(model.device)
+        features, windows = encoded.features.to(model.device), encoded.windows
+        bins = [colour_bins(square) for square in encoded.squares] if model.config.palette else []
         decoded = model.segmentor.decode(features, memory, query.conditions)
-        prediction = model.segmentor.predict(decoded, query.conditions)
+        prediction = self._corrected(model.segmentor.predict(decoded, query.conditions), bins)
         seen, known = self._follow(prediction, decoded.queries_bqc)
-        windows = self._windows(frame)
         result = FrameResult(frame, self._placed(seen, windows, frame), prediction)
         if frame.held:
             # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
-            return result, replace(self.state, memory=memory.pass_over())
+            return result, replace(self.state, memory=memory.pass_over(), index=frame.index)
         remembered = model.segmentor.remember(features, prediction, memory)
         # One object for each window.
         covers = [(one.logits > 0).cpu() for one in seen] if windows else []
-        moved = (w.following(cover, model.config.room) for w, cover in zip(windows, covers, strict=True))
-        return result, ShotState(remembered, known, tuple(moved), frame.index)
+        moved = tuple(w.following(cover, model.config.room) for w, cover in zip(windows, covers, strict=True))
+        palettes = self._taught([one.logits for one in seen], bins)
+        return result, ShotState(remembered, known, moved, palettes, frame.index)
+
+    def _corrected(self, prediction: Prediction, bins: Sequence[Tensor]) -> Prediction:
+        """The same with what the prompts say of their frame, and the shot's colours of every one."""
+        bounds = [targets[0].bounds if targets else None for targets in self.query.targets]
+        first = self.state.index is None
+        if not (bins or (first and any(each is not None for each in bounds))):
+            return prediction
+        masks = prediction.mask_logits_bqhw.clone()
+        for row, inside in enumerate(bounds):
+            if bins:
+                masks[row] += self._by_colour(prediction, row, bins[row], inside if first else None)
+            if first and inside is not None:
+                masks[row].masked_fill_(~inside, EMPTY)
+        return replace(prediction, mask_logits_bqhw=masks)
+
+    def _by_colour(self, prediction: Prediction, row: int, bins: Tensor, inside: Tensor | None) -> Tensor:
+        """What colours add to the mask logits of a set that asks for one object."""
+        weight = self.segmenter.model.config.palette
+        masks, classes = prediction.mask_logits_bqhw[row], prediction.class_logits_bqc[row]
+        known = self.state.palettes[row] if self.state.palettes else None
+        if known is not None:
+            return weight * known.logits(bins, (masks.shape[-2], masks.shape[-1]))
+        if inside is None:
+            return torch.zeros_like(masks[0])
+        best = int((classes[:, 0] - classes[:, -1]).argmax())
+        return settled(masks[best], bins, inside, weight)
+
+    def _taught(self, logits: Sequence[Tensor], bins: Sequence[Tensor]) -> tuple[Palette | None, ...]:
+        """The colours of each set's object after this frame."""
+        if not bins:
+            return ()
+        newer = [Palette.of(each, cover_of(one, each)) for one, each in zip(logits, bins, strict=True)]
+        before = self.state.palettes or (None,) * len(newer)
+        return tuple(old.taught(new) if old is not None else new for old, new in zip(before, newer, strict=True))
 
     def _placed(self, seen: tuple[Seen, ...], windows: Sequence[Window], frame: Frame) -> tuple[Seen, ...]:
         """The same on the whole frame, where the model looks at windows: all on one grid, as fine as its input."""

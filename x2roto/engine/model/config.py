@@ -90,7 +90,8 @@ class ModelConfig:
     `image_size`: side of the square the mask encoder sees. `dim`: width of everything after the encoder.
     `glimpse_pixels`: most pixels of a still, or of one of 16 frames, that the language model sees; 0: as released.
     `room`: side of the window in which a drawn object is followed, in sizes of the object; 0: the whole frame, as
-    released.
+    released. `palette`: weight of the colours of such an object and its surroundings, as the shot shows them, in its
+    mask logits; 0: only the network's, as released.
     """
 
     name: str = "x2sam-4b"
@@ -103,6 +104,7 @@ class ModelConfig:
     region: RegionConfig = field(default_factory=RegionConfig)
     glimpse_pixels: int = 0
     room: float = 0.0
+    palette: float = 0.0
     language: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
