@@ -118,8 +118,10 @@ def procedural(
                 if kind == "absent":
                     presence.append(not any(each.present for each in objects))
                     continue
-                logits = torch.stack([each.logits for each in objects]).amax(0)
-                scores.setdefault(kind, Scores()).add(truth[index], matte(logits, rgbs[index], edge))
+                found = np.zeros(truth[index].shape, np.bool_)
+                if objects:
+                    found = matte(torch.stack([each.logits for each in objects]).amax(0), rgbs[index], edge)
+                scores.setdefault(kind, Scores()).add(truth[index], found)
                 if kind == "classes":
                     seen += 1
                     count_switches(switches, f"clip {number}", clip, index, objects)
@@ -145,7 +147,7 @@ def asked(clip: FilmedClip, random: np.random.Generator) -> Iterator[tuple[str, 
         yield "absent", Text(one.text, "it"), nothing
     if any(said.classes.actors):
         actors = [actor for group in said.classes.actors for actor in group]
-        yield "classes", Classes(said.classes.names), masks[actors].any(0)
+        yield "classes", Classes("all", said.classes.names), masks[actors].any(0)
     shown = np.flatnonzero(masks[:, 0].mean((1, 2)) >= TARGET_AREA)
     if len(shown):
         actor = int(random.choice(shown))

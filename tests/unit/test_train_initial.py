@@ -24,6 +24,7 @@ from x2roto.errors import ModelError, PromptError
 from x2roto.train import checkpoint
 from x2roto.train.config import Initial, TrainConfig, parse_config
 from x2roto.train.initial import _changed, byte_tokenizer, initial_model, initial_segmentor, load_tokenizer
+from x2roto.train.network import nothing_asked
 from x2roto.train.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -186,14 +187,15 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
 def test_a_model_may_keep_the_first_frame_from_now_on_and_gives_the_same_at_first() -> None:
     side, memory = TINY.image_size, replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, carry=2)
     model = tiny_model(config=replace(TINY, memory=memory))
-    changed = _changed(model, side, anchored=True)
-    assert changed.config.memory.anchored
+    changed = _changed(model, Initial(anchored=True, reading=2))
+    assert (changed.config.memory.anchored, changed.config.decoder.reading) == (True, 2)
     results = []
     with torch.inference_mode():
         for segmentor in (model.segmentor, changed.segmentor):
             pyramid = segmentor.encoder(noise(1, 3, side, side)).levels_bchw
             shown = Memory(3).remember(segmentor.imprint(pyramid, torch.ones(1, 1, side // 4, side // 4)))
-            results.append(segmentor.recall(segmentor.features(pyramid, first=False), shown))
+            conditions = nothing_asked(changed, 1)
+            results.append(segmentor.read(segmentor.features(pyramid, first=False), shown, conditions))
     torch.testing.assert_close(results[1], results[0])
 
 

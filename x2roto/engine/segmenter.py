@@ -132,9 +132,11 @@ class Segmenter:
         check_prompts(prompts)
         plates = {None: glimpse[0], **(plates or {})}
         with self._looking(glimpse) as seen:
-            alone = self.model.config.memory.prompts or self.model.config.room
-            together = 1 if alone else JOINED
-            answers = [self._ask(r, seen, plates, reading) for r in requests(prompts, seen.media, regions=together)]
+            config = self.model.config
+            regions = 1 if config.memory.prompts or config.room else JOINED
+            words = 1 if config.decoder.reading else JOINED
+            asking = requests(prompts, seen.media, regions=regions, words=words)
+            answers = [self._ask(request, seen, plates, reading) for request in asking]
         asked = [query for query, _ in answers]
         # What is remembered of regions belongs to all sets of a batch or to none.
         alike = dict.fromkeys((part.start, bool(part.prompt), bool(part.windows)) for part in asked)
@@ -346,9 +348,11 @@ def _widened(mask_hw: Tensor) -> Tensor:
     return F.max_pool2d(mask_hw[None, None].float(), (2 * down + 1, 2 * across + 1), 1, (down, across))[0, 0] > 0
 
 
-def requests(prompts: Sequence[Prompt], media: tasks.Media, regions: int = JOINED) -> Iterator[_Request]:
-    """Prompts in sets that are asked together: alike, starting on the same frame, at most `JOINED`, and `regions`
-    of those that are drawn."""
+def requests(
+    prompts: Sequence[Prompt], media: tasks.Media, regions: int = JOINED, words: int = JOINED
+) -> Iterator[_Request]:
+    """Prompts in sets that are asked together: alike, starting on the same frame, at most `regions` of those that are
+    drawn and `words` of the others."""
     for prompt in prompts:
         if isinstance(prompt, Classes | Describe):
             yield _Request(tasks.task_for(prompt, media), (prompt,), None)
@@ -356,7 +360,7 @@ def requests(prompts: Sequence[Prompt], media: tasks.Media, regions: int = JOINE
         alike = [prompt for prompt in prompts if isinstance(prompt, kind)]
         for start in dict.fromkeys(_start(prompt) for prompt in alike):
             together = [prompt for prompt in alike if _start(prompt) == start]
-            most = regions if together and isinstance(together[0], Region) else JOINED
+            most = regions if together and isinstance(together[0], Region) else words
             for first in range(0, len(together), most):
                 part = tuple(together[first : first + most])
                 task = tasks.task_for(part[0], media)

@@ -148,6 +148,7 @@ def _decoder(config: MaskDecoderConfig, weights: _Weights, dim: int) -> MaskDeco
         queries=weights.size(f"{_DECODER}.queries_features.weight", 0),
         layers=weights.count(f"{_DECODER}.decoder.layers."),
         feedforward=weights.size(f"{_DECODER}.decoder.layers.0.fc1.weight", 0),
+        reading=weights.count("segmentor.reading.layers."),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from x2roto.data.sample import Sample
-from x2roto.engine.identity import Kind, Target
+from x2roto.engine.identity import Kind
 from x2roto.engine.segmenter import Reading, Rgb, Segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, TASKS, Task
@@ -85,7 +85,7 @@ def numbered(query: Query, kind: Kind) -> Query:
     return replace(
         query,
         targets=tuple(
-            tuple(Target(str(place), kind, target.anchor) for place, target in enumerate(targets))
+            tuple(replace(target, name=str(place), kind=kind) for place, target in enumerate(targets))
             for targets in query.targets
         ),
     )

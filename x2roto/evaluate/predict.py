@@ -139,8 +139,10 @@ class Predictor:
         return ask(self.segmenter, task_of(sample), prompts, glimpse, plates, self.reading)
 
     def _follow(self, sample: Sample, chunk: Chunk, query: Query, ids: SegmentIds) -> Iterator[Found]:
-        linked = not self.reference and sample.media == "video" and self.benchmark.linked
-        ranked = self.benchmark.kind == "instance"
+        # What a window shows only the tracker can put back into the frame.
+        close = bool(query.windows)
+        linked = close or (not self.reference and sample.media == "video" and self.benchmark.linked)
+        ranked = self.benchmark.kind == "instance" and not close
         query = numbered(query, Kind.THINGS if ranked else Kind.OBJECT) if linked else unfollowed(query)
         tracker = self.segmenter.track(query, chunk=CHUNK, following=RANKED if ranked else Following())
         results = chain.from_iterable(tracker.step(_frames(sample, part)) for part in chunked(chunk.frames, CHUNK))

@@ -29,8 +29,8 @@ class Initial:
     """Where the parameters start; what no file gives is drawn at random from the run's seed.
 
     `model`: a model folder, complete; `image_size`: another side of the square that its mask encoder sees from now
-    on, 0 for its own; `anchored`: its memory keeps the first frame from now on, which is drawn so that it changes
-    nothing yet. Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the
+    on, 0 for its own; `anchored` and `reading`: as `ModelConfig` has them, from now on; what is new is drawn so that
+    it changes nothing yet. Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the
     folder of SAM 2.1 as `transformers` has it; `segmentor`, the weights of a stage "segmentor" run, taken by name
     and shape. `tokenizer`: the folder of tokenizer.json, None for that of `model` or `language`; "bytes" and
     "learnt" (`train/words.py`) need no file. `spread`: standard deviation of drawn weights of memory and decoder
@@ -40,6 +40,7 @@ class Initial:
     model: str | None = None
     image_size: int = 0
     anchored: bool = False
+    reading: int = 0
     language: str | None = None
     mask_encoder: str | None = None
     segmentor: str | None = None

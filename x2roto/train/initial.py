@@ -22,14 +22,13 @@ from torch import nn
 from x2roto.engine.convert import SPECIAL_TOKENS
 from x2roto.engine.model.language import LanguageModel
 from x2roto.engine.model.mask_decoder import DecoderLayer, MaskDecoder, PackedAttention
-from x2roto.engine.model.memory_attention import Carry
 from x2roto.engine.model.pixel_decoder import LEVELS, DeformableAttention, PixelDecoder
 from x2roto.engine.model.segmentor import Segmentor
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.model_folder import find_model, read_json
 from x2roto.engine.weights import check_fit, load_model, read_base, read_folder, read_tensors, shapes_of
 from x2roto.errors import ModelError, PromptError
-from x2roto.train.config import Language, TrainConfig
+from x2roto.train.config import Initial, Language, TrainConfig
 from x2roto.train.network import SegmentorAlone
 from x2roto.train.words import learnt_tokenizer
 
@@ -93,7 +92,7 @@ def initial_model(config: TrainConfig, tokenizer: Tokenizer, device: torch.devic
     rows = tokenizer.get_vocab_size(with_added_tokens=True)
     if config.initial.model is not None:
         model = load_model(find_model(config.initial.model), device, torch.float32)
-        model = _changed(model, config.initial.image_size or model.config.image_size, config.initial.anchored)
+        model = _changed(model, config.initial)
     else:
         model = _assembled(config, rows, device)
     found = model.vlm.get_input_embeddings().num_embeddings
@@ -102,29 +101,25 @@ def initial_model(config: TrainConfig, tokenizer: Tokenizer, device: torch.devic
     return model
 
 
-def _changed(model: X2SAM, side: int, anchored: bool) -> X2SAM:
-    """The same parameters in a network whose mask encoder sees squares of another side, or whose memory keeps the
-    first frame as well."""
-    memory = model.config.memory
-    config = replace(model.config, image_size=side, memory=replace(memory, anchored=memory.anchored or anchored))
+def _changed(model: X2SAM, initial: Initial) -> X2SAM:
+    """The same parameters in a network that sees squares of another side, or has parts that it had not."""
+    config = model.config
+    memory = replace(config.memory, anchored=config.memory.anchored or initial.anchored)
+    decoder = replace(config.decoder, reading=config.decoder.reading or initial.reading)
+    side = initial.image_size or config.image_size
+    config = replace(config, image_size=side, memory=memory, decoder=decoder)
     if config == model.config:
         return model
     with model.device:
         changed = X2SAM(config)
     parameters = model.state_dict()
-    if changed.segmentor.match is not None and not memory.anchored:
-        _unheard(changed.segmentor.match)
-        new = changed.segmentor.match.state_dict(prefix="segmentor.match.")
-        parameters.update(new)
+    for name in ("match", "reading"):
+        part = getattr(changed.segmentor, name)
+        if part is not None and getattr(model.segmentor, name) is None:
+            part.silence()
+            parameters.update(part.state_dict(prefix=f"segmentor.{name}."))
     changed.load_state_dict(parameters)
     return changed
-
-
-def _unheard(carry: Carry) -> None:
-    """What it finds adds nothing before it has learnt."""
-    nn.init.zeros_(carry.projection.weight)
-    assert carry.projection.bias is not None
-    nn.init.zeros_(carry.projection.bias)
 
 
 def initial_segmentor(config: TrainConfig, device: torch.device) -> SegmentorAlone:

@@ -348,7 +348,7 @@ def _features(
 def _decode(
     segmentor: Segmentor, features: FrameFeatures, memory: Memory, conditions: Conditions
 ) -> tuple[list[Decoded], Tensor]:
-    levels, masks = segmentor.recall(features, memory)
+    levels, masks = segmentor.read(features, memory, conditions)
     return list(segmentor.decoder.layers(levels, masks, conditions)), masks
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from x2roto.train.footage import Material, Shape, footage_datasets
 from x2roto.train.footage.close import Close
+from x2roto.train.footage.dataset import MOST_PHRASES
 from x2roto.train.samples import ClipDataset
 
 
@@ -22,17 +23,19 @@ def open_footage(
     seed: int = 0,
     room: float = 0.0,
     side: int = 0,
+    phrases: int = MOST_PHRASES,
 ) -> tuple[ClipDataset, ...]:
     """One data set per task and medium, each of `length` clips of `frames` lengths, `height` x `width` pixels.
 
     `folder`: of material with its manifest, None for drawn shapes and figures. `tasks`: keys of
     `engine.tasks.TASKS`, None for all there are. `sources`: "footage" (procedural), "photo" and "clip" (labelled
     ones brought to life), None for all. `room`: of the model, which sees single objects in windows of `side`
-    pixels; 0 for whole frames. Raises InputError for a folder without a manifest.
+    pixels; 0 for whole frames. `phrases`: most that one sample asks for. Raises InputError for a folder without a
+    manifest.
     """
     material = Material.open(None if folder is None else Path(folder))
     close = Close(room, side) if room else None
-    opened = footage_datasets(material, Shape(height, width, tuple(frames), close), seed=seed, length=length)
+    opened = footage_datasets(material, Shape(height, width, tuple(frames), close, phrases), seed=seed, length=length)
     # Where clips are of one frame, clips and stills are the same.
     named: dict[str, ClipDataset] = {data.name: data for data in opened}
     return tuple(data for name, data in named.items() if _wanted(name, sources, tasks))

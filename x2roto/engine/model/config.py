@@ -73,6 +73,8 @@ class MaskDecoderConfig:
     layers: int = 9
     heads: int = 8
     feedforward: int = 2048
+    # Layers in which the cells of the middle level read what is asked, beside the queries; 0: none, as released.
+    reading: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,12 @@ class Carry(nn.Module):
         )
         return self.projection(moved[:, 0].mT.unflatten(2, (height, width)))
 
+    def silence(self) -> None:
+        """Let it change nothing until it has learnt."""
+        nn.init.zeros_(self.projection.weight)
+        assert self.projection.bias is not None
+        nn.init.zeros_(self.projection.bias)
+
 
 @cache
 def _near(height: int, width: int, radius: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -17,15 +17,18 @@ from torch import Tensor, nn
 
 from x2roto.engine.assembly import Conditions
 from x2roto.engine.memory import Memory
-from x2roto.engine.model.config import ModelConfig
+from x2roto.engine.model.config import MaskDecoderConfig, ModelConfig
 from x2roto.engine.model.encodings import sine_tokens, temporal_on
 from x2roto.engine.model.mask_decoder import ClassPredictor, Decoded, MaskDecoder
 from x2roto.engine.model.mask_encoder import MaskEncoder
 from x2roto.engine.model.memory_attention import Carry, MaskRecall, MemoryAttention
 from x2roto.engine.model.memory_encoder import MemoryEncoder
 from x2roto.engine.model.pixel_decoder import PixelDecoder
+from x2roto.engine.model.word_reading import WordReading
 
 Maps = tuple[Tensor, ...]
+
+READ_LEVEL = 1  # the middle one of three, at stride 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,10 @@ class Prediction:
     class_logits_bqc: Tensor
 
 
+def _reading(config: MaskDecoderConfig, dim: int) -> WordReading:
+    return WordReading(config.reading, config.heads, config.feedforward, dim)
+
+
 def _batch_entry(tensor: Tensor, *, index: int) -> Tensor:
     return tensor[index : index + 1]
 
@@ -86,6 +93,7 @@ class Segmentor(nn.Module):
         self.mask_recall = MaskRecall(layers, config.dim) if layers else None
         self.carry = Carry(config.memory.carry, config.dim) if config.memory.carry else None
         self.match = Carry(None, config.dim) if config.memory.anchored else None
+        self.reading = _reading(config.decoder, config.dim) if config.decoder.reading else None
         self.decoder = MaskDecoder(config.decoder, config.dim)
         self.class_predictor = ClassPredictor()
         self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, config.dim))
@@ -110,7 +118,16 @@ class Segmentor(nn.Module):
     def decode(self, features: FrameFeatures, memory: Memory, conditions: Conditions) -> Decoded:
         """Queries and masks of one frame for every set of conditions."""
         features = features.expand(len(conditions.seg_embeds))
-        return self.decoder(*self.recall(features, memory), conditions)
+        return self.decoder(*self.read(features, memory, conditions), conditions)
+
+    def read(self, features: FrameFeatures, memory: Memory, conditions: Conditions) -> tuple[Maps, Tensor]:
+        """The levels of one frame and its per-pixel embedding as the decoder gets them: conditioned on memory and, in
+        models that do so, on what is asked."""
+        levels, masks = self.recall(features, memory)
+        if self.reading is None:
+            return levels, masks
+        middle, masks = self.reading(levels[READ_LEVEL], masks, conditions)
+        return (*levels[:READ_LEVEL], middle, *levels[READ_LEVEL + 1 :]), masks
 
     def recall(self, features: FrameFeatures, memory: Memory) -> tuple[Maps, Tensor]:
         """The levels of one frame, coarse to fine, and its per-pixel embedding, both conditioned on memory."""

@@ -36,12 +36,13 @@ MOST_PHRASES = 3
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The size of the samples. `frames`: the lengths clips are drawn from; a still has one frame. `close`: how single
-    objects are looked at, None: whole frames."""
+    objects are looked at, None: whole frames. `phrases`: most of one referring or reasoning sample."""
 
     height: int
     width: int
     frames: tuple[int, ...]
     close: Close | None = None
+    phrases: int = MOST_PHRASES
 
     @property
     def aspect(self) -> float:
@@ -114,7 +115,9 @@ class ProceduralFootage(_Endless):
             seed = (self._seed, crc32(self.name.encode()), index, attempt)
             clip = film(self._material, seed, self._shape, frames, self._device)
             rng = np.random.default_rng([*seed, 5])
-            sample = _object(clip, rng, self._shape.close) if self._asks else _MAKERS[self._task](clip, rng)
+            sample = (
+                _object(clip, rng, self._shape.close) if self._asks else _MAKERS[self._task](clip, rng, self._shape)
+            )
             if sample is not None:
                 return sample
         raise AssertionError("the counter never ends")
@@ -123,39 +126,44 @@ class ProceduralFootage(_Endless):
 # ---- a clip as a sample -----------------------------------------------------------------------------------
 
 
-def _referring(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
-    return _phrases(clip, "refseg", clip.language.expressions, clip.language.absent, rng)
+def _referring(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
+    return _phrases(clip, "refseg", clip.language.expressions, clip.language.absent, rng, shape.phrases)
 
 
-def _reasoning(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
-    return _phrases(clip, "reaseg", clip.language.questions, (), rng)
+def _reasoning(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
+    return _phrases(clip, "reaseg", clip.language.questions, (), rng, shape.phrases)
 
 
 def _phrases(
-    clip: FilmedClip, task: str, said: Sequence[Expression], absent: Sequence[Expression], rng: np.random.Generator
+    clip: FilmedClip,
+    task: str,
+    said: Sequence[Expression],
+    absent: Sequence[Expression],
+    rng: np.random.Generator,
+    most: int,
 ) -> ClipSample | None:
     """Words for different things, and now and then for a thing that is not there."""
     chosen: list[Expression] = []
     for k in rng.permutation(len(said))[:40]:
         if said[k].actors[0] not in {expression.actors[0] for expression in chosen}:
             chosen.append(said[k])
-    chosen = chosen[: int(rng.integers(1, MOST_PHRASES + 1))]
+    chosen = chosen[: int(rng.integers(1, most + 1))]
     if absent and rng.random() < ABSENT_SHARE:
-        chosen = [*chosen[: MOST_PHRASES - 1], absent[int(rng.integers(len(absent)))]]
+        chosen = [*chosen[: most - 1], absent[int(rng.integers(len(absent)))]]
     if not chosen:
         return None
     chosen = [chosen[k] for k in rng.permutation(len(chosen))]
     return _sample(clip, task, [e.text for e in chosen], [list(e.actors) for e in chosen])
 
 
-def _classes(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+def _classes(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
     classes = clip.language.classes
     if not any(classes.actors):
         return None
     return _sample(clip, "genseg", classes.names, classes.actors)
 
 
-def _caption(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+def _caption(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
     caption = clip.language.caption
     if caption is None:
         return None
@@ -179,7 +187,7 @@ _ASKED = (
 )
 
 
-def _conversation(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+def _conversation(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
     caption = clip.language.caption
     if caption is None:
         return None
@@ -220,7 +228,7 @@ def _prompt_frame(shown: NDArray[np.bool_], rng: np.random.Generator) -> int:
     return int(frames[0] if rng.random() < 0.6 else rng.choice(frames))
 
 
-def _lookalikes(clip: FilmedClip, rng: np.random.Generator) -> ClipSample | None:
+def _lookalikes(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
     """Every kind of thing seen on one frame, each shown by one region of one of its kind."""
     shown = clip.rendered.masks.mean((2, 3)) >= TARGET_AREA
     if not shown.any():
@@ -266,7 +274,7 @@ def _frames(clip: FilmedClip) -> NDArray[np.uint8]:
     return clip.rendered.frames
 
 
-_MAKERS: Mapping[FootageTask, Callable[[FilmedClip, np.random.Generator], ClipSample | None]] = {
+_MAKERS: Mapping[FootageTask, Callable[[FilmedClip, np.random.Generator, Shape], ClipSample | None]] = {
     "refseg": _referring,
     "reaseg": _reasoning,
     "genseg": _classes,
