@@ -1,4 +1,4 @@
-"""Words read by the picture: silent at first, then by what is said; padding is not read; sizes come from the weights."""
+"""Words read by the picture: silent at first, then by what is said; padding is not read; weights tell the size."""
 
 from __future__ import annotations
 
