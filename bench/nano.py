@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
@@ -42,6 +42,7 @@ app = typer.Typer(add_completion=False)
 Masks = NDArray[np.bool_]
 HELD_BACK = 20_260  # first number of the seeds of clips that are only measured
 GLIMPSE = 16
+PARTS = ("windows", "palette", "carry", "match", "reading")
 
 
 @dataclass(slots=True)
@@ -194,13 +195,14 @@ def real(
     prompts: Annotated[str, typer.Option(help="Kinds, with commas.")] = "box,point,mask,text",
     baseline: Annotated[bool, typer.Option(help="Also measure GrabCut with optical flow (needs OpenCV).")] = True,
     limit: Annotated[int, typer.Option(min=0, help="Frames per clip, 0 for all.")] = 0,
+    without: Annotated[str, typer.Option(help=f"Parts to leave out, with commas: {', '.join(PARTS)}.")] = "",
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     pictures: Annotated[Path | None, typer.Option(help="Write some frames with their mattes here.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
 ) -> None:
     """J&F of each clip under each prompt, all frames, from the first frame the object is on."""
     torch.set_num_threads(threads)
-    segmenter = load_segmenter(model)
+    segmenter = lessened(load_segmenter(model), [part for part in without.split(",") if part])
     rows: dict[str, dict[str, float]] = {}
     for clip in clips(footage, limit):
         ways: dict[str, Callable[[], Iterator[Masks]]] = {
@@ -228,6 +230,19 @@ def real(
     rows["mean"] = {way: round(fmean(row[way] for row in rows.values() if way in row), 4) for way in ways_seen}
     show(f"J&F, {footage.name}, --edge {edge}", rows)
     write(out, rows)
+
+
+def lessened(segmenter: Segmenter, parts: Sequence[str]) -> Segmenter:
+    """The same model with some of its parts left out or silent."""
+    model, segmentor = segmenter.model, segmenter.model.segmentor
+    for part in parts:
+        if part == "windows":
+            model.config = replace(model.config, room=0.0)
+        elif part == "palette":
+            model.config = replace(model.config, palette=0.0)
+        else:
+            getattr(segmentor, part).silence()
+    return segmenter
 
 
 def clips(footage: Path, limit: int) -> Iterator[RealClip]:

@@ -17,7 +17,7 @@ from x2roto.clip import Frame
 from x2roto.engine.identity import EMPTY
 from x2roto.engine.segmenter import Segmenter
 from x2roto.engine.tracker import FrameResult
-from x2roto.engine.window import POINTED, SHRINKING, Window, extent, first_window
+from x2roto.engine.window import POINTED, SHRINKING, Window, extent, first_window, widened
 from x2roto.prompt import Box, Points, Prompt, Text
 from x2roto.train.footage.close import Close
 from x2roto.train.samples import ClipSample
@@ -100,6 +100,19 @@ def test_logits_get_back_to_their_place() -> None:
     assert (placed[~inside] == EMPTY).all()
 
 
+def test_a_window_looks_at_what_was_placed() -> None:
+    window = Window(32, 16, 64, 48, 128, 64)
+    logits = torch.randn(8, 8)
+    assert torch.equal(window.look(window.place(logits, 256) > 0, (8, 8)), logits > 0)
+
+
+def test_a_margin_is_a_share_of_the_longer_side() -> None:
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[10:50, 30:34] = True
+    rows, columns = (widened(mask, 0.1).any(axis).nonzero().flatten() for axis in (1, 0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (6, 53, 26, 37)
+
+
 def test_the_whole_frame_is_placed_as_it_is() -> None:
     logits = torch.randn(16, 16)
     torch.testing.assert_close(Window.whole(77, 33).place(logits, 16), logits, rtol=1e-4, atol=1e-4)
@@ -142,6 +155,17 @@ def test_frames_left_out_widen_the_view(segmenter: Segmenter) -> None:
         list(tracker.step([Frame(0, None, FRAMES[0])]))
         sides.append(tracker._windows(Frame(index, None, FRAMES[index]))[0].side)
     assert sides[1] > sides[0]
+
+
+def test_an_object_does_not_jump_from_frame_to_frame_but_may_over_frames_left_out(segmenter: Segmenter) -> None:
+    (query,) = segmenter.read([LEFT], FRAMES, {0: FRAMES[0]})
+    for index, bounded in ((1, True), (4, False)):
+        tracker = segmenter.track(query)
+        list(tracker.step([Frame(0, None, FRAMES[0])]))
+        frame = Frame(index, None, FRAMES[index])
+        (bounds,) = tracker._bounds(frame, tracker._windows(frame))
+        assert (bounds is not None) == bounded
+        list(tracker.step([frame]))
 
 
 def test_a_held_frame_moves_no_window(segmenter: Segmenter) -> None:

@@ -7,7 +7,7 @@ Kolmogorov, Blake, SIGGRAPH 2004), with histograms for mixtures and the network'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -23,16 +23,24 @@ SPREAD = 5  # pixels of the square over which likelihoods are averaged
 # How fast the histograms follow the shot: surroundings change with the camera, objects turn.
 INSIDE_RATE = 0.05
 OUTSIDE_RATE = 0.2
+# How much it counts that an object has fewer pixels than its surroundings. On the frame a box is drawn on what lies
+# outside of it is known, so a colour there is most of, is not the object's.
+ODDS = 0.3
+ODDS_IN_A_BOX = 1.0
 ROUNDS = 3  # of settling what is inside a box
-SETTLING = 2.0  # weight of colours while settling, in units of the model's own
+SETTLING = 1.2  # weight of colours while settling, in units of the model's own
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Histograms (BINS³,) float32, each with sum 1: `inside` of the object, `outside` of its surroundings."""
+    """Histograms (BINS³,) float32, each with sum 1: `inside` of the object, `outside` of its surroundings.
+
+    `odds`: logarithm of how many pixels were the object's to each that was not.
+    """
 
     inside: Tensor
     outside: Tensor
+    odds: float
 
     @classmethod
     def of(cls, bins_hw: Tensor, cover_hw: Tensor, sure: float = SURE) -> Self | None:
@@ -41,7 +49,9 @@ class Palette:
         if int(certain.sum()) < FEWEST:
             return None
         return cls(
-            _histogram(bins_hw, cover_hw * certain), _histogram(bins_hw, (1 - cover_hw) * (cover_hw < 1 - sure))
+            _histogram(bins_hw, cover_hw * certain),
+            _histogram(bins_hw, (1 - cover_hw) * (cover_hw < 1 - sure)),
+            float(cover_hw.mean().logit(eps=1e-3)),
         )
 
     def taught(self, newer: Self | None) -> Self:
@@ -49,12 +59,16 @@ class Palette:
         if newer is None:
             return self
         return type(self)(
-            torch.lerp(self.inside, newer.inside, INSIDE_RATE), torch.lerp(self.outside, newer.outside, OUTSIDE_RATE)
+            torch.lerp(self.inside, newer.inside, INSIDE_RATE),
+            torch.lerp(self.outside, newer.outside, OUTSIDE_RATE),
+            self.odds,
         )
 
-    def logits(self, bins_hw: Tensor, size: tuple[int, int]) -> Tensor:
-        """How much more likely every cell of a grid is the object's, by its colours; in [-MOST, MOST]."""
-        ratio = ((self.inside + FLOOR) / (self.outside + FLOOR)).log().clamp(-MOST, MOST)
+    def logits(self, bins_hw: Tensor, size: tuple[int, int], odds: float = ODDS) -> Tensor:
+        """How much more likely every cell of a grid is the object's, by its colours; in [-MOST, MOST]. `odds`: how
+        much the numbers of pixels count, from 0 to 1."""
+        ratio = ((self.inside + FLOOR) / (self.outside + FLOOR)).log() + odds * self.odds
+        ratio = ratio.clamp(-MOST, MOST)
         smooth = F.avg_pool2d(ratio[bins_hw][None, None], SPREAD, 1, SPREAD // 2, count_include_pad=False)
         return F.adaptive_avg_pool2d(smooth, size)[0, 0]
 
@@ -72,13 +86,16 @@ def settled(logits_hw: Tensor, bins_hw: Tensor, bounds_hw: Tensor, weight: float
     """What to add to logits of an object inside `bounds_hw`, by colours that are not known yet: in turns, the colours
     are taken from the mask, and the mask from the colours. Zeros where there is no mask to start from."""
     inside = _resized(bounds_hw.float(), bins_hw.shape)
-    added = torch.zeros_like(logits_hw)
+    added, first = torch.zeros_like(logits_hw), None
     for _ in range(ROUNDS):
         cover = _resized((logits_hw + added).sigmoid(), bins_hw.shape) * inside
         palette = Palette.of(bins_hw, cover, sure=0.5)
         if palette is None:
             break
-        added = SETTLING * weight * palette.logits(bins_hw, (logits_hw.shape[0], logits_hw.shape[1]))
+        # Of the first round: a mask that shrinks must not make itself less likely.
+        first = palette.odds if first is None else first
+        said = replace(palette, odds=first).logits(bins_hw, (logits_hw.shape[0], logits_hw.shape[1]), ODDS_IN_A_BOX)
+        added = SETTLING * weight * said
     return added.masked_fill(~bounds_hw, 0)
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
@@ -26,7 +25,7 @@ from x2roto.engine.model.region_sampler import cell_cover, draw_points
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.prompting import SpecialIds, TokenStream, Turn, conversation, tokenise, vision_text
 from x2roto.engine.shot import Query
-from x2roto.engine.window import Window, first_window, pointed
+from x2roto.engine.window import DRAWN, Window, first_window, pointed, widened
 from x2roto.errors import DeviceMemoryError, ModelError, PromptError
 from x2roto.prompt import (
     Box,
@@ -329,7 +328,7 @@ class Segmenter:
         anchors = anchor_masks(preprocess.prompt_masks(masks, self.model.config.image_size)).to(self.device)
         bounded = [bool(self.model.config.room) and isinstance(prompt, Box | MaskPrompt) for prompt in prompts]
         return tuple(
-            Target(slug(prompt.name), anchor=anchor, bounds=_widened(anchor) if inside else None)
+            Target(slug(prompt.name), anchor=anchor, bounds=widened(anchor, DRAWN) if inside else None)
             for prompt, anchor, inside in zip(prompts, anchors, bounded, strict=True)
         )
 
@@ -339,13 +338,6 @@ def anchor_masks(squares_nhw: Tensor, stride: int = 4) -> Tensor:
     covered = cell_cover(squares_nhw, stride)[:, 0]
     half = covered >= 0.5
     return torch.where(half.flatten(1).any(1)[:, None, None], half, covered > 0)
-
-
-def _widened(mask_hw: Tensor) -> Tensor:
-    """A mask with a margin of a twentieth of its extent on every side: people draw boxes a little too small."""
-    rows, columns = (mask_hw.any(axis).nonzero() for axis in (1, 0))
-    down, across = (max(1, round(0.05 * float(at.max() - at.min() + 1))) for at in (rows, columns))
-    return F.max_pool2d(mask_hw[None, None].float(), (2 * down + 1, 2 * across + 1), 1, (down, across))[0, 0] > 0
 
 
 def requests(

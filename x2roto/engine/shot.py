@@ -54,12 +54,13 @@ Known = tuple[tuple[tuple[Identity, ...], ...], ...]
 @dataclass(frozen=True, slots=True)
 class ShotState:
     """What changes from frame to frame. `windows`: where each set looks next; `palettes`: the colours of what it
-    follows, once they are known. `index`: the frame seen last."""
+    follows, once they are known; `shown`: its last mask (S, S) bool over the frame. `index`: the frame seen last."""
 
     memory: Memory
     known: Known
     windows: tuple[Window, ...] = ()
     palettes: tuple[Palette | None, ...] = ()
+    shown: tuple[Tensor, ...] = ()
     index: int | None = None
 
 

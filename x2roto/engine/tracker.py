@@ -22,7 +22,7 @@ from x2roto.engine.memory import Memory
 from x2roto.engine.model.segmentor import FrameFeatures, Prediction
 from x2roto.engine.palette import Palette, colour_bins, cover_of, settled
 from x2roto.engine.shot import Query, Shot, ShotState
-from x2roto.engine.window import Window
+from x2roto.engine.window import MOVED, Window, widened
 from x2roto.errors import DeviceMemoryError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 FOLLOWING = Following()
+STRIDE = 4  # of the mask logits
 NOTHING = torch.zeros(1, 1)  # the cover of an object that was not seen
 
 
@@ -172,9 +173,12 @@ class Tracker:
         features, windows = encoded.features.to(model.device), encoded.windows
         bins = [colour_bins(square) for square in encoded.squares] if model.config.palette else []
         decoded = model.segmentor.decode(features, memory, query.conditions)
-        prediction = self._corrected(model.segmentor.predict(decoded, query.conditions), bins)
+        prediction = self._corrected(
+            model.segmentor.predict(decoded, query.conditions), bins, self._bounds(frame, windows)
+        )
         seen, known = self._follow(prediction, decoded.queries_bqc)
-        result = FrameResult(frame, self._placed(seen, windows, frame), prediction)
+        placed = self._placed(seen, windows, frame)
+        result = FrameResult(frame, placed, prediction)
         if frame.held:
             # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
             return result, replace(self.state, memory=memory.pass_over(), index=frame.index)
@@ -183,19 +187,31 @@ class Tracker:
         covers = [(one.logits > 0).cpu() for one in seen] if windows else []
         moved = tuple(w.following(cover, model.config.room) for w, cover in zip(windows, covers, strict=True))
         palettes = self._taught([one.logits for one in seen], bins)
-        return result, ShotState(remembered, known, moved, palettes, frame.index)
+        shown = tuple(one.logits > 0 for one in placed) if windows else ()
+        return result, ShotState(remembered, known, moved, palettes, shown, frame.index)
 
-    def _corrected(self, prediction: Prediction, bins: Sequence[Tensor]) -> Prediction:
-        """The same with what the prompts say of their frame, and the shot's colours of every one."""
-        bounds = [targets[0].bounds if targets else None for targets in self.query.targets]
-        first = self.state.index is None
-        if not (bins or (first and any(each is not None for each in bounds))):
+    def _bounds(self, frame: Frame, windows: Sequence[Window]) -> list[Tensor | None]:
+        """Cells (h, w) outside of which the object of each set is not: on the first frame by its prompt, later by
+        where it was in the frame before. None where nothing is known."""
+        if self.state.index is None:
+            return [targets[0].bounds if targets else None for targets in self.query.targets]
+        if not self.state.shown or abs(frame.index - self.state.index) > 1:
+            return [None] * len(self.query.targets)
+        side = self.segmenter.model.config.image_size // STRIDE
+        last = [window.look(mask, (side, side)) for window, mask in zip(windows, self.state.shown, strict=True)]
+        return [widened(mask, MOVED) if mask.any() else None for mask in last]
+
+    def _corrected(
+        self, prediction: Prediction, bins: Sequence[Tensor], bounds: Sequence[Tensor | None]
+    ) -> Prediction:
+        """The same with what is known of the objects' colours, and nothing outside of their bounds."""
+        if not bins and all(each is None for each in bounds):
             return prediction
         masks = prediction.mask_logits_bqhw.clone()
+        for row, each in enumerate(bins):
+            masks[row] += self._by_colour(prediction, row, each, bounds[row])
         for row, inside in enumerate(bounds):
-            if bins:
-                masks[row] += self._by_colour(prediction, row, bins[row], inside if first else None)
-            if first and inside is not None:
+            if inside is not None:
                 masks[row].masked_fill_(~inside, EMPTY)
         return replace(prediction, mask_logits_bqhw=masks)
 

@@ -28,6 +28,10 @@ POINTED = 0.75
 PACE = 1.1
 SHRINKING = 1.03
 SMALLEST = 16  # pixels
+# Margins around an object, in shares of its longer side: people draw boxes a little too small; an object does not get
+# farther from one frame to the next.
+DRAWN = 0.05
+MOVED = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,18 @@ class Window:
         side = min(max(side, self.side / SHRINKING - 1), self.side * PACE + 1)
         return self.around(self.x0 + x * across, self.y0 + y * down, side, self.width, self.height)
 
+    def look(self, mask_ss: Tensor, size: tuple[int, int]) -> Tensor:
+        """What the window shows, on a grid of its own, of a mask (S, S) over the whole frame: the nearest cells."""
+        side = len(mask_ss)
+        rows, columns = (
+            ((low + (torch.arange(cells) + 0.5) / cells * (high - low)) / full * side).long().clamp(0, side - 1)
+            for low, high, full, cells in (
+                (self.y0, self.y1, self.height, size[0]),
+                (self.x0, self.x1, self.width, size[1]),
+            )
+        )
+        return mask_ss[rows[:, None].to(mask_ss.device), columns.to(mask_ss.device)]
+
     def place(self, logits_hw: Tensor, size: int) -> Tensor:
         """Logits of the window on a grid (size, size) over the whole frame, `EMPTY` outside of the window."""
         cells = (torch.arange(size, device=logits_hw.device, dtype=torch.float32) + 0.5) / size
@@ -100,6 +116,14 @@ def first_window(region_hw: NDArray[np.bool_], room: float, *, pointed: bool = F
 def pointed(region: Region) -> bool:
     """Whether a region only touches what it asks for."""
     return isinstance(region, Points | Scribble)
+
+
+def widened(mask_hw: Tensor, margin: float) -> Tensor:
+    """A mask, not empty, with a margin all around, in shares of its longer side; a cell at least."""
+    rows, columns = (mask_hw.any(axis).nonzero() for axis in (1, 0))
+    longer = float(max(rows.max() - rows.min(), columns.max() - columns.min()) + 1)
+    cells = max(1, round(margin * longer))
+    return F.max_pool2d(mask_hw[None, None].float(), 2 * cells + 1, 1, cells)[0, 0] > 0
 
 
 def extent(cover_hw: NDArray[Any]) -> tuple[float, float, float, float] | None:
