@@ -21,7 +21,7 @@ DEMO_FORMATS := --format png --format exr --format prores --format composite --f
 demo: setup
 	$(BIN)/x2roto segment demo/juggle.mp4 --box man=406,30,534,448 --frames 1001-1072 --edge refined \
 		$(DEMO_FORMATS) -o out/juggle --overwrite
-	$(BIN)/x2roto footage make --out out/drawn-clip --count 1 --seed 7 --size 640x360 --frames 48
+	$(BIN)/x2roto footage make --out out/drawn-clip --count 1 --seed 29 --size 640x360 --frames 48
 	$(BIN)/x2roto segment out/drawn-clip/000000/frames --text "man=the right man" --rate 24 --shot drawn \
 		$(DEMO_FORMATS) -o out/drawn --overwrite
 	@echo "Mattes (png, exr), movies (prores, composite, overlay) and contact sheets are in out/juggle and out/drawn:"

@@ -20,13 +20,9 @@ FEWEST = 20  # pixels that can teach
 MOST = 3.0  # largest logarithm of a ratio of likelihoods
 FLOOR = 1e-4  # likelihood of a colour that was not seen
 SPREAD = 5  # pixels of the square over which likelihoods are averaged
-# How fast the histograms follow the shot: surroundings change with the camera, objects turn.
-INSIDE_RATE = 0.05
-OUTSIDE_RATE = 0.2
-# How much it counts that an object has fewer pixels than its surroundings. On the frame a box is drawn on what lies
-# outside of it is known, so a colour there is most of, is not the object's.
-ODDS = 0.3
-ODDS_IN_A_BOX = 1.0
+# How fast the surroundings follow the camera. The object keeps the colours it was first seen in: learnt from its
+# later mattes they drift away with these.
+RATE = 0.2
 ROUNDS = 3  # of settling what is inside a box
 SETTLING = 1.2  # weight of colours while settling, in units of the model's own
 
@@ -58,13 +54,9 @@ class Palette:
         """After a frame whose own palette is `newer`."""
         if newer is None:
             return self
-        return type(self)(
-            torch.lerp(self.inside, newer.inside, INSIDE_RATE),
-            torch.lerp(self.outside, newer.outside, OUTSIDE_RATE),
-            self.odds,
-        )
+        return type(self)(self.inside, torch.lerp(self.outside, newer.outside, RATE), self.odds)
 
-    def logits(self, bins_hw: Tensor, size: tuple[int, int], odds: float = ODDS) -> Tensor:
+    def logits(self, bins_hw: Tensor, size: tuple[int, int], odds: float = 0.0) -> Tensor:
         """How much more likely every cell of a grid is the object's, by its colours; in [-MOST, MOST]. `odds`: how
         much the numbers of pixels count, from 0 to 1."""
         ratio = ((self.inside + FLOOR) / (self.outside + FLOOR)).log() + odds * self.odds
@@ -92,9 +84,10 @@ def settled(logits_hw: Tensor, bins_hw: Tensor, bounds_hw: Tensor, weight: float
         palette = Palette.of(bins_hw, cover, sure=0.5)
         if palette is None:
             break
-        # Of the first round: a mask that shrinks must not make itself less likely.
+        # What lies outside of a box is known, so a colour that most of lies there is not the object's: numbers count
+        # in full. Those of the first round, as a mask that shrinks must not make itself less likely.
         first = palette.odds if first is None else first
-        said = replace(palette, odds=first).logits(bins_hw, (logits_hw.shape[0], logits_hw.shape[1]), ODDS_IN_A_BOX)
+        said = replace(palette, odds=first).logits(bins_hw, (logits_hw.shape[0], logits_hw.shape[1]), odds=1.0)
         added = SETTLING * weight * said
     return added.masked_fill(~bounds_hw, 0)
 

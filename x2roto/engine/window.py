@@ -31,7 +31,7 @@ SMALLEST = 16  # pixels
 # Margins around an object, in shares of its longer side: people draw boxes a little too small; an object does not get
 # farther from one frame to the next.
 DRAWN = 0.05
-MOVED = 0.15
+MOVED = 0.3
 
 
 @dataclass(frozen=True, slots=True)

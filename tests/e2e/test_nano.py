@@ -1,0 +1,70 @@
+"""The model that ships with the package: what it weighs, that it says what it is, and that it really cuts."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.e2e.conftest import Run
+from x2roto.engine.model_folder import PACKAGED_MODEL, damaged_files, find_model, read_header
+from x2roto.evaluate.metrics.boundary import region_similarity
+from x2roto.train.footage import Material, Shape, film
+from x2roto.train.footage.dataset import FilmedClip
+
+MOST_BYTES = 15 << 20
+# Held back from training, which draws its clips from other seeds.
+SEEDS = [(99, number) for number in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_else(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model but the packaged one."""
+    monkeypatch.setenv("X2ROTO_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("X2ROTO_MODEL", raising=False)
+
+
+def filmed(seed: tuple[int, int], frames: int = 8) -> FilmedClip:
+    return film(Material.open(None), seed, Shape(180, 320, (frames,)), frames)
+
+
+def written(clip: FilmedClip, folder: Path) -> Path:
+    assert clip.rendered.frames is not None
+    folder.mkdir()
+    for index, rgb in enumerate(clip.rendered.frames, start=1001):
+        Image.fromarray(rgb).save(folder / f"shot.{index}.png")
+    return folder
+
+
+def box_of(mask: NDArray[np.bool_]) -> str:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return f"it={columns[0]},{rows[0]},{columns[-1] + 1},{rows[-1] + 1}"
+
+
+def test_it_is_the_default_small_and_whole() -> None:
+    folder = find_model()
+    assert folder == Path(str(files("x2roto.engine"))) / "models" / PACKAGED_MODEL
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= MOST_BYTES
+    assert damaged_files(folder) == []
+    header = read_header(folder)
+    assert header.dtype == "float16"
+    assert [licence.licence for licence in header.licences] == ["Apache-2.0"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_it_cuts_what_a_box_is_drawn_around(seed: tuple[int, int], run: Run, tmp_path: Path) -> None:
+    clip = filmed(seed)
+    masks = clip.rendered.masks
+    actor = int(masks[:, 0].sum((1, 2)).argmax())
+    source, out = written(clip, tmp_path / "clip"), tmp_path / "out"
+    result = run("segment", source, "--model", PACKAGED_MODEL, "--box", box_of(masks[actor, 0]), "-o", out)
+    assert result.code == 0, result.err
+    assert result.err.splitlines()[0].startswith(f"model {PACKAGED_MODEL}, the small one; the full one: ")
+    mattes = [np.asarray(Image.open(path)) for path in sorted(out.glob("*.png"))]
+    assert len(mattes) == len(masks[actor])
+    found = [matte > np.iinfo(matte.dtype).max // 2 for matte in mattes]
+    assert np.mean([region_similarity(true, seen) for true, seen in zip(masks[actor], found, strict=True)]) > 0.5
