@@ -135,7 +135,8 @@ def _announced(job: Job, report: Callable[[Progress], None]) -> Callable[[Progre
 
     def announce(progress: Progress) -> None:
         for line in lines:
-            typer.echo(line(job.engine.model), err=True)
+            # The stream of the moment: a live display puts what is written there above itself.
+            sys.stderr.write(f"{line(job.engine.model)}\n")
         report(progress)
 
     return announce
