@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from tests.e2e.conftest import Run
 from x2roto.engine.model_folder import PACKAGED_MODEL, damaged_files, find_model, read_header
+from x2roto.engine.segmenter import load_segmenter
 from x2roto.evaluate.metrics.boundary import region_similarity
 from x2roto.train.footage import Material, Shape, film
 from x2roto.train.footage.dataset import FilmedClip
@@ -53,6 +55,10 @@ def test_it_is_the_default_small_and_whole() -> None:
     header = read_header(folder)
     assert header.dtype == "float16"
     assert [licence.licence for licence in header.licences] == ["Apache-2.0"]
+
+
+def test_it_runs_in_single_precision_on_a_cpu() -> None:
+    assert {parameter.dtype for parameter in load_segmenter().model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("seed", SEEDS)

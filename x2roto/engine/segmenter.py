@@ -440,13 +440,16 @@ def load_segmenter(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Segmenter:
-    """The named model, or the default one, on a device. Raises ModelError when it is missing or damaged."""
+    """The named model, or the default one, on a device. `dtype` None: the stored one, but on a CPU, where half
+    precision overflows and is slow, float32 for float16. Raises ModelError when it is missing or damaged."""
     from tokenizers import Tokenizer
 
-    from x2roto.engine.model_folder import find_model
+    from x2roto.engine.model_folder import find_model, read_header
     from x2roto.engine.weights import load_model
 
     folder = find_model(model)
+    if dtype is None and torch.device(device).type == "cpu" and read_header(folder).dtype == "float16":
+        dtype = torch.float32
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no tokenizer.json: convert or pull the model again", folder)

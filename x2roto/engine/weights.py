@@ -345,14 +345,11 @@ def load_state(folder: Path) -> tuple[ModelConfig, ModelHeader, dict[str, Tensor
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> X2SAM:
-    """The network of a model folder, in evaluation mode; `dtype` None keeps the stored one, but
-    for float16 on a CPU, where it is slow and overflows: float32.
+    """The network of a model folder, in evaluation mode; `dtype` None keeps the stored one.
 
     Raises ModelError as `load_state` does, and when names or shapes do not fit the network.
     """
-    config, header, tensors = load_state(folder)
-    if dtype is None and header.dtype == "float16" and torch.device(device).type == "cpu":
-        dtype = torch.float32
+    config, _, tensors = load_state(folder)
     state = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
     return build(config, state, device=device, source=str(folder))
 
