@@ -44,7 +44,7 @@ def test_each_phrase_has_its_turn() -> None:
 
 
 def test_answers_are_learned_and_questions_are_not() -> None:
-    prepared = PREPARE(sample("gcgseg"), 0)
+    (prepared,) = PREPARE(sample("gcgseg"), 0)
     assert prepared.words is not None
     stream = prepared.words.stream
     learned = TOKENIZER.decode(stream.labels[stream.labels >= 0].tolist(), skip_special_tokens=False)
@@ -55,13 +55,13 @@ def test_answers_are_learned_and_questions_are_not() -> None:
 
 def test_region_tasks_show_fewer_frames_and_remember_where_they_are_drawn() -> None:
     clip = replace(sample("objseg"), prompt_frame=2)
-    words = PREPARE(clip, 0).words
+    words = PREPARE(clip, 0)[0].words
     assert words is not None
     assert words.patches.grid[0] == 1
     assert words.regions is not None
     assert words.regions.frame == 2
-    again = PREPARE(clip, 0).words
-    other = PREPARE(clip, 1).words
+    again = PREPARE(clip, 0)[0].words
+    other = PREPARE(clip, 1)[0].words
     assert again is not None
     assert again.regions is not None
     assert torch.equal(words.regions.points_rp2, again.regions.points_rp2)
@@ -75,7 +75,7 @@ def test_chat_alone_is_told_the_time() -> None:
         ("chat", ["<0.0 seconds>", "<0.1 seconds>"]),
         ("genseg", ["<1.0 seconds>", "<2.0 seconds>"]),
     ):
-        words = PREPARE(replace(sample(task), rate=24.0), 0).words
+        words = PREPARE(replace(sample(task), rate=24.0), 0)[0].words
         assert words is not None
         text = TOKENIZER.decode([id for id in words.stream.input_ids.tolist() if id >= 0], skip_special_tokens=False)
         assert all(stamp in text for stamp in stamps)
@@ -89,7 +89,7 @@ def test_targets_hold_what_is_seen_on_each_frame() -> None:
     ignored = np.zeros_like(masks[0])
     ignored[3, :8] = True
     labelled = np.array([True, False, True, True])
-    targets = PREPARE(replace(clip, masks=masks, ignored=ignored, labelled=labelled), 0).targets
+    targets = PREPARE(replace(clip, masks=masks, ignored=ignored, labelled=labelled), 0)[0].targets
     assert targets[1] is None
     kept = [target for target in targets if target is not None]
     assert [target.labels_n.tolist() for target in kept] == [[0, 1], [0], [0, 1]]
@@ -97,7 +97,7 @@ def test_targets_hold_what_is_seen_on_each_frame() -> None:
 
 
 def test_without_language_every_mask_is_of_one_class() -> None:
-    prepared = Preparer(TINY.image_size, None)(sample("genseg"), 0)
+    (prepared,) = Preparer(TINY.image_size, None)(sample("genseg"), 0)
     assert prepared.words is None
     assert all(target is not None and target.labels_n.tolist() == [0, 0] for target in prepared.targets)
 
@@ -124,6 +124,26 @@ def test_shorter_clips_are_lengthened_without_targets() -> None:
     assert batch.text.attention_mask.sum(1).tolist() == [int((row != 0).sum()) for row in batch.text.attention_mask]
 
 
+def test_questions_asked_apart_share_the_picture_alone() -> None:
+    clip = replace(sample("refseg", 1), targets=("one", "another", "a third"), apart=True)
+    other = replace(sample("refseg", 1), targets=("one",))
+    batch = collate([PREPARE(clip, 0), PREPARE(other, 5)])
+    assert batch.frames is not None
+    assert batch.frames.shape[:2] == (1, 2)
+    assert batch.clips == (0, 0, 0, 1)
+    assert batch.text is not None
+    assert batch.text.glimpses == (0, 0, 0, 1)
+    assert len(batch.text.grids) == 2
+    assert batch.text.shared == (False, False, False, True)
+    assert batch.text.cond_ids.amax(1).tolist() == [0, 0, 0, 0]
+    (row,) = batch.targets
+    assert clip.masks is not None
+    assert clip.condition is not None
+    assert [len(target.labels_n) for target in row[:3] if target] == [
+        int((clip.condition == number).sum()) for number in range(3)
+    ]
+
+
 def test_a_batch_of_chat_has_nothing_to_segment() -> None:
     batch = collate([PREPARE(sample("chat"), 0)])
     assert batch.frames is None
@@ -134,6 +154,10 @@ def test_a_batch_of_chat_has_nothing_to_segment() -> None:
     ("change", "message"),
     [
         ({"task": "segment"}, "task of"),
+        (
+            {"task": "gcgseg", "apart": True, "answer": "A <p>man</p>.", "condition": np.zeros(2, np.int64)},
+            "apart of",
+        ),
         ({"frames": np.zeros((2, 64, 64, 3), dtype=np.float32)}, "frames of"),
         ({"masks": np.zeros((1, 4, 64, 64), dtype=np.bool_)}, "masks of"),
         ({"condition": np.array([0, 2])}, "condition of"),

@@ -58,6 +58,22 @@ def test_answers_are_those_of_inference(task: str) -> None:
         torch.testing.assert_close(answers.class_logits_iqk[index : index + 1], classes, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("task", ["refseg", "objseg"])
+def test_questions_apart_are_answered_as_alone(task: str) -> None:
+    clip = replace(sample(task), apart=True)
+    if task == "objseg":
+        clip = replace(clip, targets=(clip.targets[0], np.roll(clip.targets[0], 9, 1)))
+    else:
+        clip = replace(clip, targets=("the left thing", "a dog"))
+    stage = JointStage(tiny_segmenter().model, LOSSES)
+    together = answers_of(stage, collate([PREPARE(clip, 0), PREPARE(sample(task, index=1), 7)]))
+    for number, question in enumerate(clip.questions()):
+        alone = answers_of(stage, collate([PREPARE(question, number)]))
+        torch.testing.assert_close(together.mask_logits_iqhw[number::3], alone.mask_logits_iqhw, rtol=1e-4, atol=1e-4)
+        classes = together.class_logits_iqk[number::3]
+        torch.testing.assert_close(classes[..., [0, -1]], alone.class_logits_iqk, rtol=1e-4, atol=1e-4)
+
+
 def seed_of_first_wording(clip: ClipSample) -> int:
     """A seed that draws the first question and the first answer."""
     wording = clip.row.wordings["plain"]

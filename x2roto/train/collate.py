@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from random import Random
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from x2roto.engine.model.region_sampler import cell_cover, draw_points
 from x2roto.engine.prompting import SpecialIds, Tokenizer, TokenStream, Turn, conversation, tokenise, vision_text
 from x2roto.train.matching import PADDING, FrameTarget
 from x2roto.train.samples import ClipDataset, ClipSample
+
+T = TypeVar("T")
 
 # Stage "segmentor" learns from at most this many masks of a picture, as the reference reads of SA-1B.
 MOST_MASKS = 100
@@ -74,9 +77,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The language side of a batch of B samples, padded right: ids (B, L), uint8 patch rows, grids (B, 3).
+    """The language side of a batch of B samples, padded right: ids (B, L).
 
-    `regions` and `shared` are per sample.
+    `patch_rows` uint8 and `grids` (G, 3): of G glimpses; `glimpses`: which of them each sample is about. `regions`
+    and `shared` are per sample.
     """
 
     input_ids: Tensor
@@ -86,6 +90,7 @@ class Text:
     labels: Tensor
     patch_rows: Tensor
     grids: Tensor
+    glimpses: tuple[int, ...]
     regions: tuple[Regions | None, ...]
     shared: tuple[bool, ...]
 
@@ -98,12 +103,13 @@ class Text:
 class Batch:
     """What one device computes at once.
 
-    `frames`: uint8 (T, D, S, S, 3), the D samples to segment, time first; shorter clips repeat their last frame.
-    `targets`: T rows of D, None where there is nothing to learn. `decoded`: which samples of `text` these are.
-    `seeds`: of the D samples.
+    `frames`: uint8 (T, P, S, S, 3), P clips, time first; shorter ones repeat their last frame. `clips`: which of them
+    each of the D samples to segment is about. `targets`: T rows of D, None where there is nothing to learn.
+    `decoded`: which samples of `text` these are. `seeds`: of the D samples.
     """
 
     frames: Tensor | None
+    clips: tuple[int, ...]
     targets: tuple[tuple[FrameTarget | None, ...], ...]
     decoded: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -133,12 +139,25 @@ class Preparer:
     size: int
     reader: Reader | None
 
-    def __call__(self, sample: ClipSample, seed: int) -> Prepared:
-        words = None if self.reader is None else self.reader(sample, self.size, seed)
-        if sample.masks is None or (words is not None and sample.row.conditions == "none"):
-            return Prepared(None, (), words, seed)
-        frames = preprocess.segmentor_frames(sample.frames, self.size)
-        return Prepared(frames, tuple(self._targets(sample)), words, seed)
+    def __call__(self, sample: ClipSample, seed: int) -> list[Prepared]:
+        """One for each of its questions; those of one clip share its frames and patches."""
+        frames = None
+        if sample.masks is not None and (self.reader is None or sample.row.conditions != "none"):
+            frames = preprocess.segmentor_frames(sample.frames, self.size)
+        patches = None if self.reader is None else self.reader.look(sample)
+        return [
+            self._asked(question, frames, patches, seed + number, alone=sample.apart)
+            for number, question in enumerate(sample.questions())
+        ]
+
+    def _asked(
+        self, sample: ClipSample, frames: Tensor | None, patches: preprocess.Patches | None, seed: int, *, alone: bool
+    ) -> Prepared:
+        words = None
+        if self.reader is not None and patches is not None:
+            words = self.reader(sample, patches, self.size, seed)
+            words = replace(words, shared=words.shared and not alone)
+        return Prepared(frames, () if frames is None else tuple(self._targets(sample)), words, seed)
 
     def _targets(self, sample: ClipSample) -> Iterator[FrameTarget | None]:
         assert sample.masks is not None
@@ -171,12 +190,13 @@ class Reader:
     points: int
     region_glimpse: int
 
-    def __call__(self, sample: ClipSample, size: int, seed: int) -> Words:
-        glimpse = self._glimpse(sample)
-        patches = preprocess.vision_patches(list(glimpse), self.patches)
-        vision = vision_text(
-            patches.media, patches.grid, merge=self.patches.merge, seconds=self._seconds(sample, len(glimpse))
-        )
+    def look(self, sample: ClipSample) -> preprocess.Patches:
+        """What the language model sees of a sample."""
+        return preprocess.vision_patches(list(self._glimpse(sample)), self.patches)
+
+    def __call__(self, sample: ClipSample, patches: preprocess.Patches, size: int, seed: int) -> Words:
+        seconds = self._seconds(sample, len(self._glimpse(sample)))
+        vision = vision_text(patches.media, patches.grid, merge=self.patches.merge, seconds=seconds)
         stream = tokenise(conversation(turns(sample, Random(seed)), vision), self.tokenizer, self.special)
         return Words(stream, patches, self._regions(sample, size, seed), sample.row.conditions == "shared")
 
@@ -240,34 +260,43 @@ def _regions_of(sample: ClipSample) -> list[NDArray[np.bool_]]:
     return [target for target in sample.targets if not isinstance(target, str)]
 
 
-class PickedSamples(Dataset[Prepared]):
+class PickedSamples(Dataset[list[Prepared]]):
     """The samples of several data sets by `Pick`, prepared."""
 
-    def __init__(self, sources: Sequence[ClipDataset], prepare: Callable[[ClipSample, int], Prepared]) -> None:
+    def __init__(self, sources: Sequence[ClipDataset], prepare: Callable[[ClipSample, int], list[Prepared]]) -> None:
         self.sources = sources
         self.prepare = prepare
 
-    def __getitem__(self, pick: Pick) -> Prepared:
+    def __getitem__(self, pick: Pick) -> list[Prepared]:
         return self.prepare(self.sources[pick.source][pick.index], pick.seed)
 
 
 # ---- batches --------------------------------------------------------------------------------------------
 
 
-def collate(samples: Sequence[Prepared]) -> Batch:
-    """Samples as one batch; clips may differ in length."""
+def collate(picked: Sequence[Sequence[Prepared]]) -> Batch:
+    """Samples as one batch; clips may differ in length. What questions share is there once."""
+    samples = list(chain.from_iterable(picked))
     decoded = [number for number, sample in enumerate(samples) if sample.frames is not None]
     chosen = [samples[number] for number in decoded]
     length = max((len(sample.targets) for sample in chosen), default=0)
-    clips = [_lengthened(sample.frames, length) for sample in chosen if sample.frames is not None]
+    clips, which = _distinct([sample.frames for sample in chosen if sample.frames is not None])
     rows = [[*sample.targets, *[None] * (length - len(sample.targets))] for sample in chosen]
     return Batch(
-        frames=torch.stack(clips, dim=1) if clips else None,
+        frames=torch.stack([_lengthened(frames, length) for frames in clips], dim=1) if clips else None,
+        clips=which,
         targets=tuple(zip(*rows, strict=True)),
         decoded=tuple(decoded),
         seeds=tuple(sample.seed for sample in chosen),
         text=_text([sample.words for sample in samples if sample.words is not None]),
     )
+
+
+def _distinct(things: Sequence[T]) -> tuple[list[T], tuple[int, ...]]:
+    """Each object once, and for each place which of them stood there."""
+    numbers: dict[int, int] = {}
+    which = tuple(numbers.setdefault(id(thing), len(numbers)) for thing in things)
+    return [things[which.index(number)] for number in range(len(numbers))], which
 
 
 def _lengthened(frames: Tensor, length: int) -> Tensor:
@@ -278,14 +307,16 @@ def _text(words: Sequence[Words]) -> Text | None:
     if not words:
         return None
     streams = [word.stream for word in words]
+    patches, glimpses = _distinct([word.patches for word in words])
     return Text(
         input_ids=_padded([stream.input_ids for stream in streams], 0),
         attention_mask=_padded([np.ones_like(stream.input_ids) for stream in streams], 0),
         cond_ids=_padded([_conditions(stream) for stream in streams], -1),
         seg_ids=_padded([stream.seg_ids for stream in streams], -1),
         labels=_padded([stream.labels for stream in streams], PADDING),
-        patch_rows=torch.cat([word.patches.rows for word in words]),
-        grids=torch.tensor([word.patches.grid for word in words]),
+        patch_rows=torch.cat([each.rows for each in patches]),
+        grids=torch.tensor([each.grid for each in patches]),
+        glimpses=glimpses,
         regions=tuple(word.regions for word in words),
         shared=tuple(word.shared for word in words),
     )

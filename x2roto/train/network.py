@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -206,14 +206,15 @@ class JointStage(StageNetwork):
         if pyramid is None:
             return Answered([], (), language, counts)
         asked = self._asked(states, prompt, text, batch.decoded)
-        layers, dense = self._answers(pyramid, len(batch.targets), asked, self._imprint(batch, text, pyramid))
+        layers, dense = self._answers(pyramid, batch, asked, self._imprint(batch, text, pyramid))
         return Answered(layers, asked.offsets, language, counts, dense)
 
     def _think(self, batch: Batch, text: Text, pyramid: Pyramid | None) -> tuple[Spliced, Tensor]:
         """The embedded conversations and the language model's states of them."""
         vlm = self.model.vlm
         patches = preprocess.patch_values(text.patch_rows)
-        visual = vlm.see(patches, text.grids)
+        seen = vlm.see(patches, text.grids)
+        visual = seen.again(_rows(text, len(seen.rows)))
         prompt = splice(
             vlm.get_input_embeddings(),
             text.input_ids,
@@ -230,9 +231,9 @@ class JointStage(StageNetwork):
         """Language rows of all regions, each read from the frame it is drawn on."""
         if pyramid is None or not any(text.regions):
             return None
-        clips = len(batch.decoded)
+        clips = len(set(batch.clips))
         rows = []
-        for clip, sample in enumerate(batch.decoded):
+        for clip, sample in zip(batch.clips, batch.decoded, strict=True):
             regions = text.regions[sample]
             if regions is not None:
                 frame = regions.frame * clips + clip
@@ -270,17 +271,21 @@ class JointStage(StageNetwork):
         covers = [regions.cover_1hw for regions in asking if regions is not None and regions.cover_1hw is not None]
         if not self.model.config.memory.prompts or len(covers) < len(asking):
             return ()
-        clips = len(asking)
-        frames = [regions.frame * clips + clip for clip, regions in enumerate(asking) if regions is not None]
+        clips = len(set(batch.clips))
+        both = zip(batch.clips, asking, strict=True)
+        frames = [regions.frame * clips + clip for clip, regions in both if regions is not None]
         levels = tuple(level[frames] for level in pyramid.levels_bchw)
         return self.model.segmentor.imprint(levels, torch.stack(covers).to(levels[0].device))
 
     def _answers(
-        self, pyramid: Pyramid, length: int, asked: Asked, prompt: Maps
+        self, pyramid: Pyramid, batch: Batch, asked: Asked, prompt: Maps
     ) -> tuple[list[Answers], Tensor | None]:
         """Logits of every decoder layer, and of the dense head if there is one, for all frames, time first."""
-        conditions = asked.conditions
-        moments = list(decode_through_time(self.model, pyramid.levels_bchw, length, conditions, self.call, prompt))
+        conditions, length = asked.conditions, len(batch.targets)
+        time = decode_through_time(
+            self.model, pyramid.levels_bchw, length, conditions, self.call, prompt=prompt, clips=batch.clips
+        )
+        moments = list(time)
         dense = None if self.head is None else self.head(torch.cat([moment.masks_bchw for moment in moments]))
         tokens = asked.tokens_dn.repeat(length, 1) if self.losses.classes == "focal" else None
         if tokens is not None:
@@ -320,17 +325,22 @@ def decode_through_time(
     length: int,
     conditions: Conditions,
     call: Call,
+    *,
     prompt: Maps = (),
+    clips: Sequence[int] = (),
 ) -> Iterator[Moment]:
-    """For each time step, the state after every decoder layer, for all clips at once.
+    """For each time step, the state after every decoder layer, for all B sets of conditions at once.
 
-    `levels_bchw`: pyramid maps of `length` * B frames, time first. Memory is read and kept as in inference.
-    `prompt`: what it holds of region prompts.
+    `levels_bchw`: pyramid maps of `length` * P frames, time first. Memory is read and kept as in inference.
+    `prompt`: what it holds of region prompts. `clips`: which of the P clips each set asks about, () for each its own.
     """
-    segmentor, batch = model.segmentor, len(conditions.seg_embeds)
+    segmentor = model.segmentor
     config = model.config.memory
     memory = Memory(config.capacity, prompt=prompt, anchored=config.anchored)
-    for step, features in enumerate(_features(segmentor, levels_bchw, batch, call, alone=memory.empty)):
+    every = _features(segmentor, levels_bchw, len(levels_bchw[0]) // length, call, alone=memory.empty)
+    for step, features in enumerate(every):
+        if len(clips) > len(set(clips)):
+            features = features.again(torch.tensor(clips, device=levels_bchw[0].device))
         layers, masks = call(_decode, segmentor, features, memory, conditions)
         yield Moment(layers, masks)
         if step + 1 < length:
@@ -357,6 +367,15 @@ def _remember(
 ) -> Memory:
     prediction: Prediction = segmentor.predict(decoded, conditions)
     return segmentor.remember(features, prediction, memory)
+
+
+def _rows(text: Text, total: int) -> Tensor:
+    """Which of all `total` vision rows stand in each conversation, one conversation after the other."""
+    patches = text.grids.prod(-1)
+    counts = (patches * total // patches.sum()).tolist()
+    starts = [0, *accumulate(counts)]
+    rows = [torch.arange(starts[glimpse], starts[glimpse + 1]) for glimpse in text.glimpses]
+    return torch.cat(rows).to(text.grids.device)
 
 
 def nothing_asked(model: SegmentorAlone, batch: int) -> Conditions:

@@ -24,18 +24,21 @@ def open_footage(
     room: float = 0.0,
     side: int = 0,
     phrases: int = MOST_PHRASES,
+    apart: int = 0,
 ) -> tuple[ClipDataset, ...]:
     """One data set per task and medium, each of `length` clips of `frames` lengths, `height` x `width` pixels.
 
     `folder`: of material with its manifest, None for drawn shapes and figures. `tasks`: keys of
     `engine.tasks.TASKS`, None for all there are. `sources`: "footage" (procedural), "photo" and "clip" (labelled
     ones brought to life), None for all. `room`: of the model, which sees single objects in windows of `side`
-    pixels; 0 for whole frames. `phrases`: most that one sample asks for. Raises InputError for a folder without a
+    pixels; 0 for whole frames. `phrases`: most that one sample asks for. `apart`: how many phrases or questions of a
+    clip are asked, each in a conversation of its own; 0: `phrases` in one. Raises InputError for a folder without a
     manifest.
     """
     material = Material.open(None if folder is None else Path(folder))
     close = Close(room, side) if room else None
-    opened = footage_datasets(material, Shape(height, width, tuple(frames), close, phrases), seed=seed, length=length)
+    shape = Shape(height, width, tuple(frames), close, phrases, apart)
+    opened = footage_datasets(material, shape, seed=seed, length=length)
     # Where clips are of one frame, clips and stills are the same.
     named: dict[str, ClipDataset] = {data.name: data for data in opened}
     return tuple(data for name, data in named.items() if _wanted(name, sources, tasks))

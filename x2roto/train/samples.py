@@ -6,7 +6,8 @@ trainer, which knows no data set beyond the `ClipDataset` protocol. Needs no tor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -37,6 +38,8 @@ class ClipSample:
     the explanation that goes before the mask with `style` "explained"; otherwise None and a trained answer is
     drawn. `style`: which family of questions. `glimpse`: uint8 (G, h, w, 3) frames for the language model
     where they differ from `frames`. `rate`: frames per second of the glimpse, told to the model in `chat` only.
+    `apart`: every target is asked for in a conversation of its own, which knows nothing of the others, as if
+    the clip were as many samples.
 
     Raises ValueError, naming the field, when the parts contradict each other.
     """
@@ -53,6 +56,7 @@ class ClipSample:
     prompt_frame: int = 0
     glimpse: NDArray[np.uint8] | None = None
     rate: float | None = None
+    apart: bool = False
 
     def __post_init__(self) -> None:
         for field, fault in self._faults():
@@ -74,6 +78,18 @@ class ClipSample:
             return (self.answer or "").count(PHRASE_START)
         return 0 if self.row.conditions == "none" else len(self.targets)
 
+    def questions(self) -> Iterator[ClipSample]:
+        """Itself, or one sample for each target, all on the same array of frames, where they are asked `apart`."""
+        if not self.apart:
+            yield self
+            return
+        assert self.masks is not None
+        assert self.condition is not None
+        for number, target in enumerate(self.targets):
+            its = self.condition == number
+            condition = np.zeros(int(its.sum()), np.int64)
+            yield replace(self, targets=(target,), masks=self.masks[its], condition=condition, apart=False)
+
     def _faults(self) -> Any:
         if self.task not in TASKS:
             yield "task", f"not one of {', '.join(TASKS)}"
@@ -84,6 +100,8 @@ class ClipSample:
         for target in self.targets:
             if not isinstance(target, str) and (target.shape != picture or not target.any()):
                 yield "targets", f"a region of shape {target.shape} on frames {picture}, or an empty one"
+        if self.apart and self.row.conditions not in ("prompt", "shared"):
+            yield "apart", "there is only one question"
         if self.row.conditions in ("answer", "none") and self.answer is None:
             yield "answer", "missing, and no trained one can stand in for it"
         if self.row.conditions == "none":

@@ -245,7 +245,7 @@ class Trainer:
 
     def _view(self, data: ClipDataset, index: int) -> View | None:
         sample = data[index]
-        batch = collate([self.prepare(sample, index)]).to(self.accelerator.device)
+        batch = collate([self.prepare(replace(sample, apart=False), index)]).to(self.accelerator.device)
         answers: Answers | None = self.stage(batch, learn=False)
         if answers is None or sample.masks is None or sample.condition is None:
             return None

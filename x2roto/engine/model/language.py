@@ -26,6 +26,10 @@ class Visual:
     rows: Tensor
     deepstack: tuple[Tensor, ...]
 
+    def again(self, index_m: Tensor) -> Visual:
+        """The rows of these numbers, in this order."""
+        return Visual(self.rows[index_m], tuple(rows[index_m] for rows in self.deepstack))
+
 
 @dataclass(frozen=True, slots=True)
 class Written:

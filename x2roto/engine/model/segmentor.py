@@ -56,6 +56,10 @@ class FrameFeatures:
             return self
         return self._each(lambda x: x.expand(batch, *x.shape[1:]))
 
+    def again(self, index_m: Tensor) -> Self:
+        """The features of the frames of these numbers, in this order."""
+        return self._each(lambda x: x[index_m])
+
     def to(self, device: torch.device) -> Self:
         return self._each(lambda x: x.to(device))
 

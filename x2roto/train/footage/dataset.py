@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, zip_longest
 from typing import Literal
 from zlib import crc32
 
@@ -30,19 +30,22 @@ Masks = NDArray[np.bool_]
 FootageTask = Literal["refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg", "intseg", "chat"]
 
 ABSENT_SHARE = 0.15  # of referring samples that ask for a thing that is not there
+ABSENT_SHARE_APART = 0.25  # of the phrases of a sample where each is asked for apart
 MOST_PHRASES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The size of the samples. `frames`: the lengths clips are drawn from; a still has one frame. `close`: how single
-    objects are looked at, None: whole frames. `phrases`: most of one referring or reasoning sample."""
+    objects are looked at, None: whole frames. `phrases`: most of one referring or reasoning sample. `apart`: instead,
+    so many phrases or questions at once, each in a conversation of its own (`ClipSample.apart`)."""
 
     height: int
     width: int
     frames: tuple[int, ...]
     close: Close | None = None
     phrases: int = MOST_PHRASES
+    apart: int = 0
 
     @property
     def aspect(self) -> float:
@@ -127,11 +130,11 @@ class ProceduralFootage(_Endless):
 
 
 def _referring(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
-    return _phrases(clip, "refseg", clip.language.expressions, clip.language.absent, rng, shape.phrases)
+    return _phrases(clip, "refseg", clip.language.expressions, clip.language.absent, rng, shape)
 
 
 def _reasoning(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
-    return _phrases(clip, "reaseg", clip.language.questions, (), rng, shape.phrases)
+    return _phrases(clip, "reaseg", clip.language.questions, (), rng, shape)
 
 
 def _phrases(
@@ -140,9 +143,12 @@ def _phrases(
     said: Sequence[Expression],
     absent: Sequence[Expression],
     rng: np.random.Generator,
-    most: int,
+    shape: Shape,
 ) -> ClipSample | None:
     """Words for different things, and now and then for a thing that is not there."""
+    if shape.apart:
+        return _many(clip, task, said, absent, rng, shape.apart)
+    most = shape.phrases
     chosen: list[Expression] = []
     for k in rng.permutation(len(said))[:40]:
         if said[k].actors[0] not in {expression.actors[0] for expression in chosen}:
@@ -154,6 +160,27 @@ def _phrases(
         return None
     chosen = [chosen[k] for k in rng.permutation(len(chosen))]
     return _sample(clip, task, [e.text for e in chosen], [list(e.actors) for e in chosen])
+
+
+def _many(
+    clip: FilmedClip,
+    task: str,
+    said: Sequence[Expression],
+    absent: Sequence[Expression],
+    rng: np.random.Generator,
+    most: int,
+) -> ClipSample | None:
+    """Words for one thing after the other and round again, and some for things that are not there."""
+    about: dict[tuple[int, ...], list[Expression]] = {}
+    for k in rng.permutation(len(said)):
+        about.setdefault(said[k].actors, []).append(said[k])
+    turns = [e for round_ in zip_longest(*about.values()) for e in round_ if e is not None]
+    others = [absent[k] for k in rng.permutation(len(absent))[: max(1, round(ABSENT_SHARE_APART * most))]]
+    chosen = [*turns[: most - len(others)], *others] if turns else []
+    if not chosen:
+        return None
+    sample = _sample(clip, task, [e.text for e in chosen], [list(e.actors) for e in chosen])
+    return replace(sample, apart=True)
 
 
 def _classes(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
