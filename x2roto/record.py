@@ -75,14 +75,14 @@ class Record:
     def standing(self, first_files: Iterable[Path], *, resume: bool, overwrite: bool) -> Standing:
         """What is there to go on from; writes nothing.
 
-        `first_files`: of the first frame. Raises OutputError when there is another take, or this one without
-        `resume` or `overwrite`, and when there is nothing to resume.
+        `first_files`: of the first frame. A run may have been stopped before it left anything, so there need not be
+        anything to resume. Raises OutputError when there is another take, or this one without `resume` or `overwrite`.
         """
         before = self.before()
         if overwrite:
             return Standing.NEW
         if before is None:
-            self._refuse_strangers(first_files, resume)
+            self._refuse_strangers(first_files)
             return Standing.NEW
         same = before.get("digest") == self.job.digest() and before.get("identity") == dict(self.identity)
         if not resume:
@@ -153,9 +153,7 @@ class Record:
             raise OutputError(f"{self.path} is not a record of a take: choose another -o", self.path)
         return values
 
-    def _refuse_strangers(self, first_files: Iterable[Path], resume: bool) -> None:
-        if resume:
-            raise OutputError(f"{self.folder} holds no take to resume: leave out --resume", self.path)
+    def _refuse_strangers(self, first_files: Iterable[Path]) -> None:
         if there := [path for path in first_files if path.exists()]:
             raise OutputError(f"{there[0]} is there already and of no take: give --overwrite or another -o", there[0])
 

@@ -116,16 +116,16 @@ def whole(shot: Shot, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted
 @pytest.mark.parametrize("moment", range(MOMENTS))
 def test_a_killed_run_ends_with_the_same_bytes(moment: int, shot: Shot, whole: Uninterrupted, tmp_path: Path) -> None:
     chance = random.Random(moment)
-    out, claimed = tmp_path / "out", tmp_path / "out" / "x2roto.json"
+    out = tmp_path / "out"
     for more in ((), ("--resume",)):
-        process = shot.start(out, *(more if claimed.exists() else ()))
+        process = shot.start(out, *more)
         # Spread over the run, its beginning and its end included.
         process.join(whole.seconds * chance.uniform(0.05, 1))
         os.kill(process.pid or 0, signal.SIGKILL) if process.is_alive() else None
         process.join()
     partial = digests(out) if out.exists() else {}
     assert partial.items() <= whole.take.files.items(), "what a killed run leaves is whole"
-    assert shot.run(out, *(("--resume",) if claimed.exists() else ())) == 0, out.with_suffix(".log").read_text()
+    assert shot.run(out, "--resume") == 0, out.with_suffix(".log").read_text()
     assert Take.of(out) == whole.take
 
 

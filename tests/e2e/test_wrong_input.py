@@ -138,7 +138,7 @@ CASES = [
     cut("-o", "{text}/below", code=OUTPUT, says="is a file, not a folder"),
     cut("-o", "{record}", code=OUTPUT, says="is not a record of a take"),
     cut("-o", "{strange}", code=OUTPUT, says="is there already and of no take"),
-    cut("--resume", code=OUTPUT, says="holds no take to resume"),
+    cut("--resume", "-o", "{strange}", code=OUTPUT, says="is there already and of no take"),
     cut("--resume", "--overwrite", says="contradict each other"),
     cut("--resume", "-o", "-", says="--resume cannot go on with a pipe"),
     cut("--log-json", "{text}/log", code=OUTPUT, says="log"),

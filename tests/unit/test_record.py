@@ -55,9 +55,13 @@ def standing(record: Record, *files: Path, resume: bool = False, overwrite: bool
 
 def test_an_empty_folder_is_anybodys(record: Record) -> None:
     assert standing(record) is Standing.NEW
-    with pytest.raises(OutputError, match="holds no take to resume"):
-        standing(record, resume=True)
     assert not record.folder.exists()
+
+
+def test_a_run_stopped_before_it_left_anything_begins_anew(record: Record) -> None:
+    assert standing(record, resume=True) is Standing.NEW
+    record.work.mkdir(parents=True)
+    assert standing(record, resume=True) is Standing.NEW
 
 
 def test_files_of_no_take_are_not_written_over(record: Record) -> None:
