@@ -118,8 +118,8 @@ def run(
 
     `segmenter`: one that is loaded already, None to load the job's. `on_frame`: called after every step; a
     SystemExit or KeyboardInterrupt from it stops the run in good order. `resume`: go on with a stopped run of the
-    same job in the same folder, or begin; the files are the same as without the stop. `overwrite`: replace a take that is
-    there. Raises InputError, PromptError, ModelError, DeviceMemoryError and OutputError.
+    same job in the same folder, or begin; files are those of a run without a stop. `overwrite`: replace a take that
+    is there. Raises InputError, PromptError, ModelError, DeviceMemoryError and OutputError.
     """
     with open_clip(job.clip) as source, _folder(job, resume=resume) as folder:
         shot, files = checked(job, source)

@@ -76,7 +76,7 @@ class Record:
         """What is there to go on from; writes nothing.
 
         `first_files`: of the first frame. A run may have been stopped before it left anything, so there need not be
-        anything to resume. Raises OutputError when there is another take, or this one without `resume` or `overwrite`.
+        anything to resume. Raises OutputError when there is another take, or this one and neither flag.
         """
         before = self.before()
         if overwrite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixe
 
 from tests.unit.model_parts import levels, noise, randomised
 from x2roto.engine.model.config import PixelDecoderConfig
-from x2roto.engine.model.pixel_decoder import PixelDecoder, Sizes, sample_levels
+from x2roto.engine.model.pixel_decoder import PixelDecoder, Sizes, sample_in_bags, sample_levels, sample_on_grids
 
 DIM = 64
 CONFIG = PixelDecoderConfig(layers=2, heads=4, points=4, feedforward=48)
@@ -53,14 +54,15 @@ def sample_one_by_one(values: Tensor, offsets: Tensor, weights: Tensor, sizes: S
     return out.flatten(2)
 
 
-def test_sampling_reads_every_point_bilinearly_and_zero_outside() -> None:
+@pytest.mark.parametrize("sample", [sample_levels, sample_in_bags, sample_on_grids])
+def test_sampling_reads_every_point_bilinearly_and_zero_outside(sample: Callable[..., Tensor]) -> None:
     sizes: Sizes = ((2, 2), (2, 4), (4, 3))
     tokens, heads, points = sum(h * w for h, w in sizes), 2, 2
     values = noise(2, tokens, heads * 3)
     offsets = 2 * noise(2, tokens, heads, 3, points, 2, seed=1)
     weights = noise(2, tokens, heads, 3 * points, seed=2).softmax(-1).unflatten(-1, (3, points))
     expected = sample_one_by_one(values, offsets, weights, sizes)
-    torch.testing.assert_close(sample_levels(values, offsets, weights, sizes), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sample(values, offsets, weights, sizes), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_no_offset_reads_the_token_s_own_pixel() -> None:

@@ -82,7 +82,9 @@ def segment(
     min_score: Annotated[
         float | None, o.option("--min-score", help="Report frames below; exit code 6.", panel=o.RUN)
     ] = None,
-    resume: Annotated[bool, o.option("--resume", help="Go on with a stopped run, if there is one.", panel=o.RUN)] = False,
+    resume: Annotated[
+        bool, o.option("--resume", help="Go on with a stopped run, if there is one.", panel=o.RUN)
+    ] = False,
     overwrite: Annotated[bool, o.option("--overwrite", help="Replace a take that is there.", panel=o.RUN)] = False,
     dry_run: Annotated[
         bool, o.option("--dry-run", help="Tell what would be done; load no model.", panel=o.RUN)
