@@ -18,7 +18,7 @@ from x2roto.engine.identity import EMPTY
 from x2roto.engine.segmenter import Segmenter
 from x2roto.engine.tracker import FrameResult
 from x2roto.engine.window import POINTED, SHRINKING, Window, extent, first_window, widened
-from x2roto.prompt import Box, Points, Prompt, Text
+from x2roto.prompt import Box, MaskPrompt, Points, Prompt, Text
 from x2roto.train.footage.close import Close
 from x2roto.train.samples import ClipSample
 
@@ -208,3 +208,17 @@ def test_training_looks_at_the_object_that_is_asked_for() -> None:
     assert ((shares > 0.1) & (shares < 0.6)).all()
     assert (close.frames[close.masks[0]] > 127).all()
     assert close.glimpse is frames
+
+
+def test_a_drawn_mask_is_the_matte_of_its_own_frame(segmenter: Segmenter) -> None:
+    drawn = np.zeros((80, 120), np.bool_)
+    drawn[20:60, 30:70] = True
+    first, second, *_ = tracked(segmenter, [MaskPrompt("it", drawn, 0)])
+    (seen,) = first.seen
+    assert seen.presence > 0.99
+    shown = torch.from_numpy(drawn).float()[None, None]
+    wanted = torch.nn.functional.interpolate(shown, seen.logits.shape, mode="area")[0, 0]
+    sure = (wanted == 0) | (wanted == 1)
+    # The window's own grid is coarse: a cell or two about the edge may differ.
+    assert ((seen.logits > 0) != (wanted > 0.5))[sure].float().mean() < 0.05
+    assert not torch.equal(second.prediction.mask_logits_bqhw, first.prediction.mask_logits_bqhw)

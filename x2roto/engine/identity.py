@@ -33,12 +33,14 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Target:
     """What one condition asks for. `anchor`: the prompt's own mask (h, w) bool at the logits' size, if it has one.
-    `bounds`: cells (h, w) outside of which nothing of it is on the frame it is drawn on."""
+    `bounds`: cells (h, w) outside of which nothing of it is on the frame it is drawn on; `cover`: how much it covers
+    of each cell (h, w) there, in [0, 1], where that is known and need not be found."""
 
     name: str
     kind: Kind = Kind.OBJECT
     anchor: Tensor | None = None
     bounds: Tensor | None = None
+    cover: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

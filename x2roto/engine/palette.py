@@ -25,6 +25,7 @@ SPREAD = 5  # pixels of the square over which likelihoods are averaged
 RATE = 0.2
 ROUNDS = 3  # of settling what is inside a box
 SETTLING = 1.2  # weight of colours while settling, in units of the model's own
+SHOWN = 1.6  # weight of colours that were taken from a drawn mask, likewise: they are surely the object's
 
 
 @dataclass(frozen=True, slots=True)

@@ -356,12 +356,18 @@ class Segmenter:
             return tuple(Target(slug(name), kind) for name, kind in named)
         if not masks:
             return tuple(Target(slug(prompt.name)) for prompt in prompts)
-        anchors = anchor_masks(preprocess.prompt_masks(masks, self.model.config.image_size)).to(self.device)
-        bounded = [bool(self.model.config.room) and isinstance(prompt, Box | MaskPrompt) for prompt in prompts]
-        return tuple(
-            Target(slug(prompt.name), anchor=anchor, bounds=widened(anchor, DRAWN) if inside else None)
-            for prompt, anchor, inside in zip(prompts, anchors, bounded, strict=True)
-        )
+        squares = preprocess.prompt_masks(masks, self.model.config.image_size)
+        anchors, covers = anchor_masks(squares).to(self.device), cell_cover(squares)[:, 0].to(self.device)
+        return tuple(map(self._drawn, prompts, anchors, covers))
+
+    def _drawn(self, prompt: Prompt, anchor: Tensor, cover: Tensor) -> Target:
+        """The target of a region. A small network takes what a person drew at its word."""
+        target = Target(slug(prompt.name), anchor=anchor)
+        if not self.model.config.room:
+            return target
+        if isinstance(prompt, MaskPrompt):
+            return replace(target, cover=cover)
+        return replace(target, bounds=widened(anchor, DRAWN)) if isinstance(prompt, Box) else target
 
 
 def anchor_masks(squares_nhw: Tensor, stride: int = 4) -> Tensor:

@@ -6,6 +6,7 @@ changes speed and memory, not results.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from x2roto.engine import shot
 from x2roto.engine.identity import EMPTY, Candidates, Following, Identity, Seen, follow
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.segmentor import FrameFeatures, Prediction
-from x2roto.engine.palette import Palette, colour_bins, cover_of, settled
+from x2roto.engine.palette import SHOWN, Palette, colour_bins, cover_of, settled
 from x2roto.engine.shot import Query, Shot, ShotState
 from x2roto.engine.window import MOVED, Window, widened
 from x2roto.errors import DeviceMemoryError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FOLLOWING = Following()
 STRIDE = 4  # of the mask logits
+UNSURE = 5e-4  # what is left of doubt where a mask was drawn
 NOTHING = torch.zeros(1, 1)  # the cover of an object that was not seen
 
 
@@ -204,20 +206,29 @@ class Tracker:
     def _corrected(
         self, prediction: Prediction, bins: Sequence[Tensor], bounds: Sequence[Tensor | None]
     ) -> Prediction:
-        """The same with what is known of the objects' colours, and nothing outside of their bounds."""
-        if not bins and all(each is None for each in bounds):
+        """The same with what is known of the objects: their colours, their bounds, on the first frame their masks."""
+        first = self.state.index is None
+        covers = [targets[0].cover if first and targets else None for targets in self.query.targets]
+        if not bins and all(each is None for each in (*bounds, *covers)):
             return prediction
-        masks = prediction.mask_logits_bqhw.clone()
+        masks, classes = prediction.mask_logits_bqhw.clone(), prediction.class_logits_bqc.clone()
         for row, each in enumerate(bins):
             masks[row] += self._by_colour(prediction, row, each, bounds[row])
         for row, inside in enumerate(bounds):
             if inside is not None:
                 masks[row].masked_fill_(~inside, EMPTY)
-        return replace(prediction, mask_logits_bqhw=masks)
+        for row, cover in enumerate(covers):
+            if cover is not None:
+                # Shown, so certainly there and exactly so (as SAM 2 takes a mask for its own output).
+                masks[row] = cover.logit(eps=UNSURE)
+                classes[row, :, 0] = classes[row, :, -1] - math.log(UNSURE)
+        return Prediction(masks, classes)
 
     def _by_colour(self, prediction: Prediction, row: int, bins: Tensor, inside: Tensor | None) -> Tensor:
         """What colours add to the mask logits of a set that asks for one object."""
         weight = self.segmenter.model.config.palette
+        if self.query.targets[row][0].cover is not None:
+            weight *= SHOWN
         masks, classes = prediction.mask_logits_bqhw[row], prediction.class_logits_bqc[row]
         known = self.state.palettes[row] if self.state.palettes else None
         if known is not None:
