@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from x2roto.clip import Frame, spread
+from x2roto.clip import Frame
 from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tracker import FrameResult
@@ -73,22 +73,12 @@ def follow(segmenter: Segmenter, frames: NDArray[np.uint8], prompts: Sequence[Pr
 def trackers(
     segmenter: Segmenter, frames: NDArray[np.uint8], prompts: Sequence[Prompt]
 ) -> list[Iterator[FrameResult]]:
-    """Prompts are drawn on the first frame of a clip; words are followed from where they are found, both ways."""
-    looked = spread(GLIMPSE, range(len(frames)))
-    glimpse = [frames[index] for index in looked]
+    """Clips are followed forward from their first frame; prompts are drawn there."""
+    glimpse = [frames[int(k)] for k in np.linspace(0, len(frames) - 1, min(GLIMPSE, len(frames)))]
     plates: dict[int | None, Any] = {None: frames[0], 0: frames[0]}
-    queries = segmenter.read(prompts, glimpse, plates, looked=dict(zip(looked, glimpse, strict=True)))
+    queries: Sequence[Query] = segmenter.read(prompts, glimpse, plates)
     shots = [Frame(index, Fraction(index), rgb) for index, rgb in enumerate(frames)]
-    return [both_ways(segmenter, query, shots) for query in queries]
-
-
-def both_ways(segmenter: Segmenter, query: Query, shots: Sequence[Frame]) -> Iterator[FrameResult]:
-    """A query followed backward and forward from its frame, in frame order."""
-    start = query.start or 0
-    if start:
-        _, *before = segmenter.track(query).step(shots[start::-1])
-        yield from reversed(before)
-    yield from segmenter.track(query).step(shots[start:])
+    return [segmenter.track(query).step(shots) for query in queries]
 
 
 def matte(logits: torch.Tensor, rgb: NDArray[np.uint8], edge: str) -> Masks:

@@ -99,12 +99,7 @@ class Cutter:
         if ranges:
             plates = {frame.index: network_rgb(frame.rgb, colour) for frame in source.frames(ranges)}
         glimpse = [network_rgb(frame.rgb, colour) for frame in seen]
-        reading = Reading(seed=job.engine.seed, presence=job.engine.presence)
-        # What a pipe has given is gone: words there are followed from the first frame on.
-        looked: dict[int | None, NDArray[Any]] = {}
-        if shot.info.frame_count is not None:
-            looked = {frame.index: rgb for frame, rgb in zip(seen, glimpse, strict=True) if not frame.held}
-        queries = segmenter.read(shot.prompts, glimpse, plates, reading, looked)
+        queries = segmenter.read(shot.prompts, glimpse, plates, Reading(seed=job.engine.seed))
         passes = [
             Pass(segmenter, query, shot.first, job.engine, work / f"back-{number}")
             for number, query in enumerate(queries)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
-from x2roto.engine.finding import find
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
 from x2roto.engine.model.region_sampler import cell_cover, draw_points
@@ -63,14 +62,12 @@ STOP_TEXTS = ("<|im_end|>", "<|endoftext|>")
 class Reading:
     """How prompts are read. `template`: which of the trained questions, with the answer of that number. `generate`:
     let the model write the answer instead of forcing it (captions always do). `limit`: most tokens written.
-    `seed`: of the region points. `presence`: least class score of what words find, where that is then followed as a
-    region is."""
+    `seed`: of the region points."""
 
     template: int = 0
     generate: bool = False
     limit: int = 2048
     seed: int = 0
-    presence: float = 0.5
 
 
 READING = Reading()
@@ -112,10 +109,8 @@ class Segmenter:
         return max(tasks.task_for(prompt, "video").glimpse for prompt in prompts)
 
     def prompt_frames(self, prompts: Sequence[Prompt]) -> set[int | None]:
-        """Source indices whose plates `read` needs: where regions are drawn and words are looked for (None: the first
-        of the range)."""
-        wanted = Region | Text if self.model.config.room else Region
-        return {prompt.frame for prompt in prompts if isinstance(prompt, wanted)}
+        """Source indices whose plates `read` needs: where regions are drawn (None: the first of the range)."""
+        return {prompt.frame for prompt in prompts if isinstance(prompt, Region)}
 
     def read(
         self,
@@ -123,19 +118,14 @@ class Segmenter:
         glimpse: Sequence[Rgb],
         plates: Mapping[int | None, Rgb] | None = None,
         reading: Reading = READING,
-        looked: Mapping[int | None, Rgb] | None = None,
     ) -> tuple[Query, ...]:
         """What to follow, from prompts of any kinds: one query per frame that prompts start on, first things first.
 
         `glimpse`: frames (H, W, 3) sampled over the whole range, a single one for a still. `plates`: the frames
         that regions are drawn on (`prompt_frames`); a missing None means the first of the glimpse. Phrases,
         questions and regions are joined by up to 8 into one decode, as in training; all sets of conditions of a
-        query then run as one batch. A model that remembers region prompts reads each by itself.
-
-        A model that looks at windows finds what words mean on the frames `looked` at, by source index, and follows it
-        from where it is seen best; by default that is the first of the glimpse alone.
-
-        Raises PromptError for prompts that cannot be used or that the model answers without a mask, DeviceMemoryError
+        query then run as one batch. A model that remembers region prompts reads each by itself. Raises
+        PromptError for prompts that cannot be used or that the model answers without a mask, DeviceMemoryError
         when the language model does not fit.
         """
         check_prompts(prompts)
@@ -145,8 +135,8 @@ class Segmenter:
             regions = 1 if config.memory.prompts or config.room else JOINED
             words = 1 if config.decoder.reading else JOINED
             asking = requests(prompts, seen.media, regions=regions, words=words)
-            places = looked or {None: glimpse[0]}
-            asked = [self._query(request, seen, plates, reading, places) for request in asking]
+            answers = [self._ask(request, seen, plates, reading) for request in asking]
+        asked = [query for query, _ in answers]
         # What is remembered of regions belongs to all sets of a batch or to none.
         alike = dict.fromkeys((part.start, bool(part.prompt), bool(part.windows)) for part in asked)
         return tuple(
@@ -269,27 +259,6 @@ class Segmenter:
         targets = described(self.tokenizer, self.special, written) or self._targets(request.prompts, masks)
         query = Query((targets,), _last_turn(conditions), request.start, (caption,), remembered, windows)
         return query, written
-
-    def _query(
-        self,
-        request: _Request,
-        seen: _Glimpse,
-        plates: Mapping[int | None, Rgb],
-        reading: Reading,
-        looked: Mapping[int | None, Rgb],
-    ) -> Query:
-        """What to follow: words for one thing by what they are found to mean, where that is seen in a window."""
-        query, _ = self._ask(request, seen, plates, reading)
-        if not (self.model.config.room and request.task.conditions == "shared" and len(request.prompts) == 1):
-            return query
-        if request.start is not None:
-            looked = {request.start: plates[request.start]}
-        box = find(self, query, looked, reading.presence)
-        if box is None:
-            return query
-        shown = _Request(tasks.task_for(box, seen.media), (box,), box.frame)
-        found, _ = self._ask(shown, seen, looked, reading)
-        return replace(found, captions=query.captions)
 
     def _tokens(self, turns: Sequence[Turn], seen: _Glimpse) -> TokenStream:
         return tokenise(conversation(turns, seen.text), self.tokenizer, self.special)
