@@ -14,6 +14,7 @@ import torch
 
 from tests.tiny import tiny_segmenter
 from x2roto.clip import Frame
+from x2roto.engine import tracker as tracking
 from x2roto.engine.tracker import FrameResult, Tracker
 from x2roto.prompt import Box, Text
 
@@ -82,7 +83,14 @@ def test_memory_does_not_grow_with_the_clip() -> None:
 def test_chunk_size_changes_nothing(chunk: int) -> None:
     one = logits(results(tracker(chunk=1), 0, 70, 1))
     other = logits(results(tracker(chunk=chunk), 0, 70, chunk))
-    assert (one - other).abs().max() < 1e-4
+    assert torch.equal(one, other)
+
+
+def test_frames_encoded_together_are_those_encoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = logits(results(tracker(), 0, 30, 7))
+    monkeypatch.setattr(tracking, "ALONE", frozenset())
+    together = logits(results(tracker(chunk=7), 0, 30, 7))
+    assert (one - together).abs().max() < 1e-4
 
 
 def test_another_process_goes_on_with_the_same_logits(tmp_path: Path) -> None:

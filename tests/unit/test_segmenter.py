@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.tiny import tiny_segmenter
 from x2roto.clip import Frame
 from x2roto.engine import tasks
+from x2roto.engine import tracker as tracking
 from x2roto.engine.identity import Kind
 from x2roto.engine.segmenter import Reading, Segmenter, load_segmenter, requests
 from x2roto.engine.shot import Query
@@ -516,7 +517,8 @@ def baseline(segmenter: Segmenter, query: Query) -> Tensor:
 
 @pytest.fixture
 def encoder(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> Limit:
-    """Limits the mask encoder: batches of a size for which `fits` is false run out of memory."""
+    """Limits the mask encoder: batches of a size for which `fits` is false run out of memory, as on a small GPU."""
+    monkeypatch.setattr(tracking, "ALONE", frozenset())
     encode = segmenter.model.segmentor.encoder.forward
 
     def limit(fits: Callable[[int], bool]) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 FOLLOWING = Following()
 STRIDE = 4  # of the mask logits
 UNSURE = 5e-4  # what is left of doubt where a mask was drawn
+# Kinds of devices that are no faster with many frames at once; alone, a frame gives the same bits in any chunk.
+ALONE = frozenset({"cpu"})
 NOTHING = torch.zeros(1, 1)  # the cover of an object that was not seen
 
 
@@ -145,12 +147,16 @@ class Tracker:
 
     def _encode_frames(self, frames: Sequence[Frame]) -> list[Encoded]:
         segmentor = self.segmenter.model.segmentor
-        pyramid = segmentor.encoder(self.segmenter.pixels([frame.rgb for frame in frames])).levels_bchw
         first = self._without_memory(frames)
+        size = 1 if self.segmenter.device.type in ALONE else len(frames)
         features: list[FrameFeatures] = []
-        for levels, starts in ((_part(pyramid, 0, first), True), (_part(pyramid, first, None), False)):
-            if len(levels[0]):
-                features.extend(segmentor.features(levels, first=starts).frames())
+        for start in range(0, len(frames), size):
+            together = [frame.rgb for frame in frames[start : start + size]]
+            pyramid = segmentor.encoder(self.segmenter.pixels(together)).levels_bchw
+            border = max(0, first - start)
+            for levels, starts in ((_part(pyramid, 0, border), True), (_part(pyramid, border, None), False)):
+                if len(levels[0]):
+                    features.extend(segmentor.features(levels, first=starts).frames())
         return [Encoded(each) for each in features]
 
     def _windows(self, frame: Frame) -> tuple[Window, ...]:
