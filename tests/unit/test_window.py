@@ -16,6 +16,7 @@ from tests.tiny import TINY, tiny_segmenter
 from x2roto.clip import Frame
 from x2roto.engine.identity import EMPTY
 from x2roto.engine.segmenter import Segmenter
+from x2roto.engine.tasks import TASKS
 from x2roto.engine.tracker import FrameResult
 from x2roto.engine.window import POINTED, SHRINKING, Window, extent, first_window, widened
 from x2roto.prompt import Box, MaskPrompt, Points, Prompt, Text
@@ -222,3 +223,14 @@ def test_a_drawn_mask_is_the_matte_of_its_own_frame(segmenter: Segmenter) -> Non
     # The window's own grid is coarse: a cell or two about the edge may differ.
     assert ((seen.logits > 0) != (wanted > 0.5))[sure].float().mean() < 0.05
     assert not torch.equal(second.prediction.mask_logits_bqhw, first.prediction.mask_logits_bqhw)
+
+
+def test_regions_that_stand_for_things_like_them_decide_no_matte(segmenter: Segmenter) -> None:
+    drawn = np.zeros((80, 120), np.bool_)
+    drawn[20:60, 30:70] = True
+    prompts = [MaskPrompt("left", drawn, 0), MaskPrompt("right", drawn[:, ::-1], 0)]
+    query, _ = segmenter.ask(TASKS["vgdseg"], prompts, FRAMES, {0: FRAMES[0]})
+    assert [target.name for target in query.targets[0]] == ["left", "right"]
+    assert all(target.cover is None and target.bounds is None for target in query.targets[0])
+    (alone,) = segmenter.read(prompts[:1], FRAMES, {0: FRAMES[0]})
+    assert alone.targets[0][0].cover is not None

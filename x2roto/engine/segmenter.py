@@ -256,7 +256,8 @@ class Segmenter:
         conditions = self.model.conditions(states, cond_ids, seg_ids, shared=shared)
         caption = self._text(written)
         # An answer with phrases of its own is about those, whatever was asked.
-        targets = described(self.tokenizer, self.special, written) or self._targets(request.prompts, masks)
+        asked_for = self._targets(request.prompts, masks, close=bool(windows))
+        targets = described(self.tokenizer, self.special, written) or asked_for
         query = Query((targets,), _last_turn(conditions), request.start, (caption,), remembered, windows)
         return query, written
 
@@ -317,8 +318,10 @@ class Segmenter:
         """Whether the object that is asked for is followed in a window."""
         return bool(self.model.config.room) and request.task.single and len(masks) == 1
 
-    def _targets(self, prompts: Sequence[Prompt], masks: Sequence[NDArray[np.bool_]]) -> tuple[Target, ...]:
-        """One target per condition, in the order of the conditions."""
+    def _targets(
+        self, prompts: Sequence[Prompt], masks: Sequence[NDArray[np.bool_]], *, close: bool
+    ) -> tuple[Target, ...]:
+        """One target per condition, in the order of the conditions. `close`: a single one, followed in a window."""
         (first, *_) = prompts
         if isinstance(first, Classes):
             named = [(name, Kind.THINGS) for name in first.things] + [(name, Kind.STUFF) for name in first.stuff]
@@ -326,24 +329,23 @@ class Segmenter:
         if not masks:
             return tuple(Target(slug(prompt.name)) for prompt in prompts)
         squares = preprocess.prompt_masks(masks, self.model.config.image_size)
-        anchors, covers = anchor_masks(squares).to(self.device), cell_cover(squares)[:, 0].to(self.device)
-        return tuple(map(self._drawn, prompts, anchors, covers))
+        covers = cell_cover(squares)[:, 0].to(self.device)
+        anchors = anchor_masks(covers)
+        targets = [Target(slug(prompt.name), anchor=anchor) for prompt, anchor in zip(prompts, anchors, strict=True)]
+        # A small network takes what a person drew at its word, where it asks for that and not for things like it.
+        match prompts:
+            case [MaskPrompt()] if close:
+                targets = [replace(targets[0], cover=covers[0])]
+            case [Box()] if close:
+                targets = [replace(targets[0], bounds=widened(anchors[0], DRAWN))]
+        return tuple(targets)
 
-    def _drawn(self, prompt: Prompt, anchor: Tensor, cover: Tensor) -> Target:
-        """The target of a region. A small network takes what a person drew at its word."""
-        target = Target(slug(prompt.name), anchor=anchor)
-        if not self.model.config.room:
-            return target
-        if isinstance(prompt, MaskPrompt):
-            return replace(target, cover=cover)
-        return replace(target, bounds=widened(anchor, DRAWN)) if isinstance(prompt, Box) else target
 
-
-def anchor_masks(squares_nhw: Tensor, stride: int = 4) -> Tensor:
-    """Region masks (N, S, S) bool at the logits' size: cells at least half covered, or touched if none is."""
-    covered = cell_cover(squares_nhw, stride)[:, 0]
-    half = covered >= 0.5
-    return torch.where(half.flatten(1).any(1)[:, None, None], half, covered > 0)
+def anchor_masks(covers_nhw: Tensor) -> Tensor:
+    """Regions (N, h, w) as masks, from how much they cover of each cell: those at least half covered, or touched if
+    none is."""
+    half = covers_nhw >= 0.5
+    return torch.where(half.flatten(1).any(1)[:, None, None], half, covers_nhw > 0)
 
 
 def requests(
