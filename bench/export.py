@@ -52,11 +52,14 @@ def footage(count: int) -> list[MatteFrame]:
     return frames
 
 
+def taken(count: int) -> Take:
+    clip = ClipInfo(WIDTH, HEIGHT, RATE, count, FIRST)
+    return Take("bench", clip, (TRACK,), range(FIRST, FIRST + count))
+
+
 def ours(name: str, options: dict[str, Any]) -> Callable[[list[MatteFrame], Path], None]:
     def run(frames: list[MatteFrame], folder: Path) -> None:
-        clip = ClipInfo(WIDTH, HEIGHT, RATE, len(frames), FIRST)
-        take = Take("bench", clip, (TRACK,), range(FIRST, FIRST + len(frames)))
-        with open_writer(name, Template(folder), take, make_options(name, options)) as writer:
+        with open_writer(name, Template(folder), taken(len(frames)), make_options(name, options)) as writer:
             for result in frames:
                 writer.write(result)
 
@@ -116,47 +119,40 @@ def pillow_index(result: MatteFrame, path: str) -> None:
     Image.fromarray((result.alpha(TRACK) >= 0.5).astype(np.uint8)).convert("P").save(path, format="PNG")
 
 
-def pyav(codec: str, suffix: str, pix_fmt: str, options: dict[str, str]) -> Callable[[list[MatteFrame], Path], None]:
-    """PyAV with all its threads; colour through its own converter, mattes as grey."""
-
-    def run(frames: list[MatteFrame], folder: Path) -> None:
-        with av.open(str(folder / f"public{suffix}"), "w") as out:
-            stream = out.add_stream(codec, rate=RATE, options=options)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
-            stream.thread_type = "AUTO"
-            for result in frames:
-                if pix_fmt.startswith("gray16"):
-                    frame = av.VideoFrame.from_ndarray(codes(result), format="gray16le")
-                else:
-                    mask = result.alpha(TRACK)[..., None] * np.float32(0.4)
-                    tint = result.frame.rgb + mask * (np.float32([0, 190, 255]) - result.frame.rgb)
-                    frame = av.VideoFrame.from_ndarray(tint.astype(np.uint8), format="rgb24").reformat(format=pix_fmt)
-                out.mux(stream.encode(frame))
-            out.mux(stream.encode(None))
-
-    return run
-
-
-def pyav_redrawn(
-    name: str, codec: str, suffix: str, pix_fmt: str, options: dict[str, str]
+def pyav(
+    codec: str, suffix: str, pix_fmt: str, options: dict[str, str], draw: Callable[[MatteFrame], av.VideoFrame]
 ) -> Callable[[list[MatteFrame], Path], None]:
-    """PyAV with all its threads, given the pictures we encode: its own are cheaper, with eight bits of alpha and less
-    detail in the colour."""
+    """PyAV with all its threads, on pictures as `draw` makes them."""
 
     def run(frames: list[MatteFrame], folder: Path) -> None:
-        clip = ClipInfo(WIDTH, HEIGHT, RATE, len(frames), FIRST)
-        take = Take("bench", clip, (TRACK,), range(FIRST, FIRST + len(frames)))
-        writer: Any = load_exporter(name)(Template(folder), take, make_options(name, PLAIN))
-        tagged = SimpleNamespace(tags=movie_tags(clip))
         with av.open(str(folder / f"public{suffix}"), "w") as out:
             stream = out.add_stream(codec, rate=RATE, options=options)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
             stream.thread_type = "AUTO"
             for result in frames:
-                out.mux(stream.encode(writer.draw(result, result.alpha(TRACK), tagged)))
+                out.mux(stream.encode(draw(result)))
             out.mux(stream.encode(None))
 
     return run
+
+
+def grey(result: MatteFrame) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(codes(result), format="gray16le")
+
+
+def tinted(result: MatteFrame) -> av.VideoFrame:
+    """Colour through PyAV's own converter."""
+    mask = result.alpha(TRACK)[..., None] * np.float32(0.4)
+    tint = result.frame.rgb + mask * (np.float32([0, 190, 255]) - result.frame.rgb)
+    return av.VideoFrame.from_ndarray(tint.astype(np.uint8), format="rgb24").reformat(format="yuv420p")
+
+
+def as_ours(name: str) -> Callable[[MatteFrame], av.VideoFrame]:
+    """The pictures we encode. PyAV's own are cheaper, with eight bits of alpha and less detail in the colour."""
+    take = taken(1)
+    writer: Any = load_exporter(name)(Template(Path("unused")), take, make_options(name, PLAIN))
+    tagged = SimpleNamespace(tags=movie_tags(take.clip))
+    return lambda result: writer.draw(result, result.alpha(TRACK), tagged)
 
 
 def cocotools(frames: list[MatteFrame], folder: Path) -> None:
@@ -172,6 +168,8 @@ def cocotools(frames: list[MatteFrame], folder: Path) -> None:
 
 PLAIN = {"foreground": False}
 PRORES = {"profile": "4444", "alpha_bits": "16"}
+FFV1 = {"level": "3", "g": "1", "slices": "4"}
+H264 = {"crf": "18", "preset": "veryfast"}
 VP9 = {"crf": "14", "b": "0", "cpu-used": "4", "deadline": "good", "auto-alt-ref": "0", "row-mt": "1"}
 # Format: options, bytes looked at per pixel, the public way and its name.
 ROWS: dict[str, tuple[dict[str, Any], int, Callable[[list[MatteFrame], Path], None] | None, str]] = {
@@ -182,17 +180,12 @@ ROWS: dict[str, tuple[dict[str, Any], int, Callable[[list[MatteFrame], Path], No
     "prores": (
         PLAIN,
         4,
-        pyav_redrawn("prores", "prores_ks", ".mov", "yuva444p10le", PRORES),
+        pyav("prores_ks", ".mov", "yuva444p10le", PRORES, as_ours("prores")),
         "PyAV, the same pictures",
     ),
-    "webm": (PLAIN, 4, pyav_redrawn("webm", "libvpx-vp9", ".webm", "yuva420p", VP9), "PyAV, the same pictures"),
-    "ffv1": (
-        {},
-        2,
-        pyav("ffv1", ".mkv", "gray16le", {"level": "3", "g": "1", "slices": "4"}),
-        "PyAV, lost when stopped",
-    ),
-    "overlay": ({}, 3, pyav("libx264", ".mp4", "yuv420p", {"crf": "18", "preset": "veryfast"}), "PyAV, tint only"),
+    "webm": (PLAIN, 4, pyav("libvpx-vp9", ".webm", "yuva420p", VP9, as_ours("webm")), "PyAV, the same pictures"),
+    "ffv1": ({}, 2, pyav("ffv1", ".mkv", "gray16le", FFV1, grey), "PyAV, lost when stopped"),
+    "overlay": ({}, 3, pyav("libx264", ".mp4", "yuv420p", H264, tinted), "PyAV, tint only"),
     "composite": (PLAIN, 4, None, "none does the same in one step"),
     "contact": ({}, 3, None, "none"),
     "davis": ({}, 1, atomic(pillow_index, "png"), "Pillow"),

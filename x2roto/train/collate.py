@@ -195,8 +195,7 @@ class Reader:
         return preprocess.vision_patches(list(self._glimpse(sample)), self.patches)
 
     def __call__(self, sample: ClipSample, patches: preprocess.Patches, size: int, seed: int) -> Words:
-        seconds = self._seconds(sample, len(self._glimpse(sample)))
-        vision = vision_text(patches.media, patches.grid, merge=self.patches.merge, seconds=seconds)
+        vision = vision_text(patches.media, patches.grid, merge=self.patches.merge, seconds=self._seconds(sample))
         stream = tokenise(conversation(turns(sample, Random(seed)), vision), self.tokenizer, self.special)
         return Words(stream, patches, self._regions(sample, size, seed), sample.row.conditions == "shared")
 
@@ -208,9 +207,9 @@ class Reader:
             return sample.frames[preprocess.resampled_indices(count, self.region_glimpse)]
         return sample.frames
 
-    def _seconds(self, sample: ClipSample, shown: int) -> list[float] | None:
+    def _seconds(self, sample: ClipSample) -> list[float] | None:
         """Time stamps of a clip to chat about; None where the model counts, as in every other task."""
-        if sample.task != "chat" or sample.rate is None or shown == 1:
+        if sample.task != "chat" or sample.rate is None or (shown := len(self._glimpse(sample))) == 1:
             return None
         return preprocess.step_seconds(range(shown), sample.rate, self.patches.temporal)
 

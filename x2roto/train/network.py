@@ -28,7 +28,7 @@ from x2roto.engine.model.mask_decoder import Decoded
 from x2roto.engine.model.mask_encoder import Pyramid
 from x2roto.engine.model.segmentor import FrameFeatures, Maps, Prediction, Segmentor
 from x2roto.engine.model.x2sam import X2SAM
-from x2roto.train.collate import Batch, Text
+from x2roto.train.collate import Batch, Regions, Text
 from x2roto.train.config import Losses
 from x2roto.train.losses import Counts, dense_loss, language_loss, set_losses
 from x2roto.train.matching import PADDING, Answers, FrameTarget
@@ -213,8 +213,9 @@ class JointStage(StageNetwork):
         """The embedded conversations and the language model's states of them."""
         vlm = self.model.vlm
         patches = preprocess.patch_values(text.patch_rows)
-        seen = vlm.see(patches, text.grids)
-        visual = seen.again(_rows(text, len(seen.rows)))
+        visual = vlm.see(patches, text.grids)
+        if len(text.glimpses) > len(text.grids):
+            visual = visual.again(_rows(text, len(visual.rows)))
         prompt = splice(
             vlm.get_input_embeddings(),
             text.input_ids,
@@ -231,14 +232,10 @@ class JointStage(StageNetwork):
         """Language rows of all regions, each read from the frame it is drawn on."""
         if pyramid is None or not any(text.regions):
             return None
-        clips = len(set(batch.clips))
         rows = []
-        for clip, sample in zip(batch.clips, batch.decoded, strict=True):
-            regions = text.regions[sample]
-            if regions is not None:
-                frame = regions.frame * clips + clip
-                features = self.model.region_map(pyramid.region_bhwc[frame : frame + 1])
-                rows.append(self.model.region_rows(features[0], regions.points_rp2.to(features.device)))
+        for frame, regions in _drawn(batch, text):
+            features = self.model.region_map(pyramid.region_bhwc[frame : frame + 1])
+            rows.append(self.model.region_rows(features[0], regions.points_rp2.to(features.device)))
         return torch.cat(rows)
 
     def _asked(self, states: Tensor, prompt: Spliced, text: Text, decoded: Sequence[int]) -> Asked:
@@ -267,13 +264,11 @@ class JointStage(StageNetwork):
 
     def _imprint(self, batch: Batch, text: Text, pyramid: Pyramid) -> Maps:
         """Memory maps of the regions that ask for single objects, if the model keeps such and all clips have one."""
-        asking = [text.regions[sample] for sample in batch.decoded]
-        covers = [regions.cover_1hw for regions in asking if regions is not None and regions.cover_1hw is not None]
-        if not self.model.config.memory.prompts or len(covers) < len(asking):
+        drawn = list(_drawn(batch, text))
+        covers = [regions.cover_1hw for _, regions in drawn if regions.cover_1hw is not None]
+        if not self.model.config.memory.prompts or len(covers) < len(batch.decoded):
             return ()
-        clips = len(set(batch.clips))
-        both = zip(batch.clips, asking, strict=True)
-        frames = [regions.frame * clips + clip for clip, regions in both if regions is not None]
+        frames = [frame for frame, _ in drawn]
         levels = tuple(level[frames] for level in pyramid.levels_bchw)
         return self.model.segmentor.imprint(levels, torch.stack(covers).to(levels[0].device))
 
@@ -367,6 +362,15 @@ def _remember(
 ) -> Memory:
     prediction: Prediction = segmentor.predict(decoded, conditions)
     return segmentor.remember(features, prediction, memory)
+
+
+def _drawn(batch: Batch, text: Text) -> Iterator[tuple[int, Regions]]:
+    """The regions of a batch, each set with the number of its frame among all frames, time first."""
+    clips = len(set(batch.clips))
+    for clip, sample in zip(batch.clips, batch.decoded, strict=True):
+        regions = text.regions[sample]
+        if regions is not None:
+            yield regions.frame * clips + clip, regions
 
 
 def _rows(text: Text, total: int) -> Tensor:
