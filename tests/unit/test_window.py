@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.tiny import TINY, tiny_segmenter
 from x2roto.clip import Frame
 from x2roto.engine.identity import EMPTY
-from x2roto.engine.segmenter import Segmenter
+from x2roto.engine.segmenter import Reading, Segmenter
 from x2roto.engine.tasks import TASKS
 from x2roto.engine.tracker import FrameResult
 from x2roto.engine.window import POINTED, SHRINKING, Window, extent, first_window, widened
@@ -234,3 +234,15 @@ def test_regions_that_stand_for_things_like_them_decide_no_matte(segmenter: Segm
     assert all(target.cover is None and target.bounds is None for target in query.targets[0])
     (alone,) = segmenter.read(prompts[:1], FRAMES, {0: FRAMES[0]})
     assert alone.targets[0][0].cover is not None
+
+
+def test_a_filled_box_of_a_data_set_is_no_outline(segmenter: Segmenter) -> None:
+    drawn = np.zeros((80, 120), np.bool_)
+    drawn[20:60, 30:70] = True
+    prompts, plates = [MaskPrompt("it", drawn, 0)], {0: FRAMES[0]}
+    (shown,) = segmenter.read(prompts, FRAMES, plates, Reading(outlined=False))
+    (boxed,) = segmenter.read([Box("it", 30, 20, 70, 60, 0)], FRAMES, plates)
+    ((target,),), ((wanted,),) = shown.targets, boxed.targets
+    assert target.cover is None
+    assert target.bounds is not None
+    assert torch.equal(target.bounds, wanted.bounds)

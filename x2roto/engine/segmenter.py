@@ -62,12 +62,14 @@ STOP_TEXTS = ("<|im_end|>", "<|endoftext|>")
 class Reading:
     """How prompts are read. `template`: which of the trained questions, with the answer of that number. `generate`:
     let the model write the answer instead of forcing it (captions always do). `limit`: most tokens written.
-    `seed`: of the region points."""
+    `seed`: of the region points. `outlined`: mask prompts are objects' own masks, and not boxes or strokes filled in.
+    """
 
     template: int = 0
     generate: bool = False
     limit: int = 2048
     seed: int = 0
+    outlined: bool = True
 
 
 READING = Reading()
@@ -256,7 +258,7 @@ class Segmenter:
         conditions = self.model.conditions(states, cond_ids, seg_ids, shared=shared)
         caption = self._text(written)
         # An answer with phrases of its own is about those, whatever was asked.
-        asked_for = self._targets(request.prompts, masks, close=bool(windows))
+        asked_for = self._targets(request.prompts, masks, close=bool(windows), outlined=reading.outlined)
         targets = described(self.tokenizer, self.special, written) or asked_for
         query = Query((targets,), _last_turn(conditions), request.start, (caption,), remembered, windows)
         return query, written
@@ -319,7 +321,7 @@ class Segmenter:
         return bool(self.model.config.room) and request.task.single and len(masks) == 1
 
     def _targets(
-        self, prompts: Sequence[Prompt], masks: Sequence[NDArray[np.bool_]], *, close: bool
+        self, prompts: Sequence[Prompt], masks: Sequence[NDArray[np.bool_]], *, close: bool, outlined: bool
     ) -> tuple[Target, ...]:
         """One target per condition, in the order of the conditions. `close`: a single one, followed in a window."""
         (first, *_) = prompts
@@ -334,9 +336,9 @@ class Segmenter:
         targets = [Target(slug(prompt.name), anchor=anchor) for prompt, anchor in zip(prompts, anchors, strict=True)]
         # A small network takes what a person drew at its word, where it asks for that and not for things like it.
         match prompts:
-            case [MaskPrompt()] if close:
+            case [MaskPrompt()] if close and outlined:
                 targets = [replace(targets[0], cover=covers[0])]
-            case [Box()] if close:
+            case [Box() | MaskPrompt()] if close:
                 targets = [replace(targets[0], bounds=widened(anchors[0], DRAWN))]
         return tuple(targets)
 

@@ -136,7 +136,9 @@ class Predictor:
         prompts = prompts_of(sample, chunk.targets, first)
         glimpse = [pictures[index] for index in chunk.glimpse]
         plates = {None: pictures[first], first: pictures[first]}
-        return ask(self.segmenter, task_of(sample), prompts, glimpse, plates, self.reading)
+        # Whatever kind of region is shown, it comes as a filled mask.
+        reading = replace(self.reading, outlined=sample.prompt == "mask")
+        return ask(self.segmenter, task_of(sample), prompts, glimpse, plates, reading)
 
     def _follow(self, sample: Sample, chunk: Chunk, query: Query, ids: SegmentIds) -> Iterator[Found]:
         # What a window shows only the tracker can put back into the frame.
