@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from x2roto.clip import Frame
+from x2roto.clip import Frame, spread
 from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tracker import FrameResult
@@ -73,12 +73,22 @@ def follow(segmenter: Segmenter, frames: NDArray[np.uint8], prompts: Sequence[Pr
 def trackers(
     segmenter: Segmenter, frames: NDArray[np.uint8], prompts: Sequence[Prompt]
 ) -> list[Iterator[FrameResult]]:
-    """Clips are followed forward from their first frame; prompts are drawn there."""
-    glimpse = [frames[int(k)] for k in np.linspace(0, len(frames) - 1, min(GLIMPSE, len(frames)))]
+    """Prompts are drawn on the first frame of a clip; words are followed from where they are found, both ways."""
+    looked = spread(GLIMPSE, range(len(frames)))
+    glimpse = [frames[index] for index in looked]
     plates: dict[int | None, Any] = {None: frames[0], 0: frames[0]}
-    queries: Sequence[Query] = segmenter.read(prompts, glimpse, plates)
+    queries = segmenter.read(prompts, glimpse, plates, looked=dict(zip(looked, glimpse, strict=True)))
     shots = [Frame(index, Fraction(index), rgb) for index, rgb in enumerate(frames)]
-    return [segmenter.track(query).step(shots) for query in queries]
+    return [both_ways(segmenter, query, shots) for query in queries]
+
+
+def both_ways(segmenter: Segmenter, query: Query, shots: Sequence[Frame]) -> Iterator[FrameResult]:
+    """A query followed backward and forward from its frame, in frame order."""
+    start = query.start or 0
+    if start:
+        _, *before = segmenter.track(query).step(shots[start::-1])
+        yield from reversed(before)
+    yield from segmenter.track(query).step(shots[start:])
 
 
 def matte(logits: torch.Tensor, rgb: NDArray[np.uint8], edge: str) -> Masks:
@@ -100,6 +110,7 @@ def procedural(
     frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 12,
     size: Annotated[str, typer.Option(help="Width and height, as WxH.")] = "416x240",
     edge: Annotated[str, typer.Option(help="As --edge of segment.")] = "soft",
+    prompts: Annotated[str, typer.Option(help="Kinds, with commas; none: all.")] = "",
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
 ) -> None:
@@ -113,6 +124,8 @@ def procedural(
     for number in range(count):
         clip = film(stock, (HELD_BACK, number), Shape(height, width, (frames,)), frames)
         for kind, prompt, truth in asked(clip, np.random.default_rng([HELD_BACK, number])):
+            if prompts and kind not in prompts.split(","):
+                continue
             rgbs = clip.rendered.frames
             assert rgbs is not None
             for index, objects in enumerate(follow(segmenter, rgbs, [prompt])):
@@ -129,8 +142,10 @@ def procedural(
         if (number + 1) % 20 == 0:
             typer.echo(f"{number + 1} of {count} clips", err=True)
     rows = {kind: each.row() for kind, each in scores.items()}
-    rows["absent"] = {"right": round(fmean(presence), 4), "frames": len(presence)}
-    rows["classes"]["switches per 100 frames"] = round(100 * switches.result()["IDSW"] / max(1, seen), 2)
+    if presence:
+        rows["absent"] = {"right": round(fmean(presence), 4), "frames": len(presence)}
+    if seen:
+        rows["classes"]["switches per 100 frames"] = round(100 * switches.result()["IDSW"] / seen, 2)
     show(f"{count} procedural clips, {size}, {frames} frames, seeds ({HELD_BACK}, 0…{count - 1})", rows)
     write(out, rows)
 

@@ -19,6 +19,7 @@ from x2roto.clip import ClipInfo, FrameRange
 from x2roto.color import network_rgb
 from x2roto.device import device_memory
 from x2roto.engine import shot as shots
+from x2roto.engine.identity import EMPTY
 from x2roto.engine.segmenter import Reading, Segmenter
 from x2roto.errors import PromptError
 from x2roto.job import Job
@@ -99,7 +100,13 @@ class Cutter:
         if ranges:
             plates = {frame.index: network_rgb(frame.rgb, colour) for frame in source.frames(ranges)}
         glimpse = [network_rgb(frame.rgb, colour) for frame in seen]
-        queries = segmenter.read(shot.prompts, glimpse, plates, Reading(seed=job.engine.seed))
+        engine = job.engine
+        reading = Reading(seed=engine.seed, presence=engine.presence, instances=engine.instances)
+        # What a pipe has given is gone: words there are followed from the first frame on.
+        looked: dict[int | None, NDArray[Any]] = {}
+        if shot.info.frame_count is not None:
+            looked = {frame.index: rgb for frame, rgb in zip(seen, glimpse, strict=True) if not frame.held}
+        queries = segmenter.read(shot.prompts, glimpse, plates, reading, looked)
         passes = [
             Pass(segmenter, query, shot.first, job.engine, work / f"back-{number}")
             for number, query in enumerate(queries)
@@ -160,7 +167,9 @@ class Cutter:
     def _finish(self, plate: Plate, objects: Sequence[Observed], info: ClipInfo) -> Cut:
         rgb = torch.tensor(plate.shown.rgb, device=self._segmenter.device).float() / 255
         every = torch.cat([one.logits for one in objects])
-        logits = torch.stack([every[rows].amax(0) for rows in self._rows])
+        logits = torch.stack(
+            [every[rows].amax(0) if rows else torch.full_like(every[0], EMPTY) for rows in self._rows]
+        )
         alpha, previous = alpha_from_logits(logits, rgb, self._refine, self._previous)
         self._previous = previous if self._refine.smooth else None
         presence = self._best([value for one in objects for value in one.presence])
@@ -171,8 +180,8 @@ class Cutter:
         return Cut(MatteFrame(plate.frame, info.number(plate.index), mattes), facts)
 
     def _best(self, values: Sequence[float]) -> list[float]:
-        """The greatest value of each track."""
-        return [max(values[row] for row in rows) for rows in self._rows]
+        """The greatest value of each track; 0 where nothing was found to follow."""
+        return [max((values[row] for row in rows), default=0.0) for rows in self._rows]
 
 
 def _with_found(tracks: Sequence[Track], labels: Sequence[str]) -> tuple[Track, ...]:

@@ -148,5 +148,7 @@ def _labels(query: Query, instances: int) -> Iterator[str]:
     for target in (target for targets in query.targets for target in targets):
         if target.kind is Kind.THINGS and instances:
             yield from (f"{target.name}_{number}" for number in range(1, instances + 1))
+        elif target.number and instances:
+            yield f"{target.name}_{target.number}"
         else:
             yield target.name

@@ -23,24 +23,28 @@ EMPTY = -20.0
 
 
 class Kind(StrEnum):
-    """How a condition becomes objects: one object, every instance of a class, or one region of stuff."""
+    """How a condition becomes objects: one object, every instance of a class, one region of stuff, or nothing at all,
+    where it is known to be nowhere in the shot."""
 
     OBJECT = "object"
     THINGS = "things"
     STUFF = "stuff"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What one condition asks for. `anchor`: the prompt's own mask (h, w) bool at the logits' size, if it has one.
     `bounds`: cells (h, w) outside of which nothing of it is on the frame it is drawn on; `cover`: how much it covers
-    of each cell (h, w) there, in [0, 1], where that is known and need not be found."""
+    of each cell (h, w) there, in [0, 1], where that is known and need not be found. `number`: of an object that is
+    one of several of that name, from 1."""
 
     name: str
     kind: Kind = Kind.OBJECT
     anchor: Tensor | None = None
     bounds: Tensor | None = None
     cover: Tensor | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +132,19 @@ def follow(
 ) -> Followed:
     """Objects of one target on this frame and what to remember of them."""
     if target.kind is Kind.OBJECT:
-        identity = known[0] if known else Identity(target.name)
+        identity = known[0] if known else Identity(target.name, target.number)
         seen, identity = _follow_object(candidates, condition, target, identity, choices)
         return [seen], [identity]
+    if target.kind is Kind.ABSENT:
+        return [nowhere(target, candidates.logits[0])], []
     if target.kind is Kind.STUFF:
         return [_stuff(candidates, condition, target, choices)], []
     return _follow_instances(candidates, condition, target, known, choices)
+
+
+def nowhere(target: Target, like_hw: Tensor) -> Seen:
+    """What is seen of something that is not there."""
+    return Seen(Identity(target.name, target.number).name, target.name, _empty(like_hw), 0.0, 0.0)
 
 
 def _follow_object(

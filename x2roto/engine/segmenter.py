@@ -19,6 +19,7 @@ from torch import Tensor
 
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
+from x2roto.engine.finding import boxes, sightings
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
 from x2roto.engine.model.region_sampler import cell_cover, draw_points
@@ -62,13 +63,17 @@ STOP_TEXTS = ("<|im_end|>", "<|endoftext|>")
 class Reading:
     """How prompts are read. `template`: which of the trained questions, with the answer of that number. `generate`:
     let the model write the answer instead of forcing it (captions always do). `limit`: most tokens written.
-    `seed`: of the region points. `outlined`: mask prompts are objects' own masks, and not boxes or strokes filled in.
+    `seed`: of the region points. `presence`: least score of what words find, where they are looked for before they
+    are followed; `instances`: most things of a class, 0 for any number. `outlined`: mask prompts are objects' own
+    masks, and not boxes or strokes filled in.
     """
 
     template: int = 0
     generate: bool = False
     limit: int = 2048
     seed: int = 0
+    presence: float = 0.5
+    instances: int = 0
     outlined: bool = True
 
 
@@ -111,8 +116,10 @@ class Segmenter:
         return max(tasks.task_for(prompt, "video").glimpse for prompt in prompts)
 
     def prompt_frames(self, prompts: Sequence[Prompt]) -> set[int | None]:
-        """Source indices whose plates `read` needs: where regions are drawn (None: the first of the range)."""
-        return {prompt.frame for prompt in prompts if isinstance(prompt, Region)}
+        """Source indices whose plates `read` needs: where regions are drawn and words are to be looked for (None: the
+        first of the range)."""
+        wanted = Region if self.model.finder is None else Region | Text
+        return {prompt.frame for prompt in prompts if isinstance(prompt, wanted)}
 
     def read(
         self,
@@ -120,14 +127,19 @@ class Segmenter:
         glimpse: Sequence[Rgb],
         plates: Mapping[int | None, Rgb] | None = None,
         reading: Reading = READING,
+        looked: Mapping[int | None, Rgb] | None = None,
     ) -> tuple[Query, ...]:
         """What to follow, from prompts of any kinds: one query per frame that prompts start on, first things first.
 
         `glimpse`: frames (H, W, 3) sampled over the whole range, a single one for a still. `plates`: the frames
         that regions are drawn on (`prompt_frames`); a missing None means the first of the glimpse. Phrases,
         questions and regions are joined by up to 8 into one decode, as in training; all sets of conditions of a
-        query then run as one batch. A model that remembers region prompts reads each by itself. Raises
-        PromptError for prompts that cannot be used or that the model answers without a mask, DeviceMemoryError
+        query then run as one batch. A model that remembers region prompts reads each by itself.
+
+        A model with a finder looks for words on the frames `looked` at, by source index, and follows what they mean
+        from where it is seen best; by default that is the first of the glimpse alone.
+
+        Raises PromptError for prompts that cannot be used or that the model answers without a mask, DeviceMemoryError
         when the language model does not fit.
         """
         check_prompts(prompts)
@@ -136,15 +148,17 @@ class Segmenter:
             config = self.model.config
             regions = 1 if config.memory.prompts or config.room else JOINED
             words = 1 if config.decoder.reading else JOINED
-            asking = requests(prompts, seen.media, regions=regions, words=words)
-            answers = [self._ask(request, seen, plates, reading) for request in asking]
-        asked = [query for query, _ in answers]
-        # What is remembered of regions belongs to all sets of a batch or to none.
-        alike = dict.fromkeys((part.start, bool(part.prompt), bool(part.windows)) for part in asked)
-        return tuple(
-            join([part for part in asked if (part.start, bool(part.prompt), bool(part.windows)) == key], key[0])
-            for key in alike
-        )
+            asked: list[Query] = []
+            for request in requests(prompts, seen.media, regions=regions, words=words):
+                if self.model.finder is not None and isinstance(request.prompts[0], Text | Question | Classes):
+                    asked.extend(self._find(request, seen, plates, reading, looked or {None: glimpse[0]}))
+                else:
+                    asked.append(self._ask(request, seen, plates, reading)[0])
+        alike: dict[tuple[int | None, bool, bool, bool], list[Query]] = {}
+        for part in asked:
+            # What is remembered of regions belongs to all sets of a batch or to none.
+            alike.setdefault((part.start, bool(part.prompt), bool(part.windows), part.absent), []).append(part)
+        return tuple(join(parts, start) for (start, *_), parts in alike.items())
 
     def ask(
         self,
@@ -262,6 +276,37 @@ class Segmenter:
         targets = described(self.tokenizer, self.special, written) or asked_for
         query = Query((targets,), _last_turn(conditions), request.start, (caption,), remembered, windows)
         return query, written
+
+    def _find(
+        self,
+        request: _Request,
+        seen: _Glimpse,
+        plates: Mapping[int | None, Rgb],
+        reading: Reading,
+        looked: Mapping[int | None, Rgb],
+    ) -> Iterator[Query]:
+        """What to follow of words: each thing that they are found to mean, as if a box had been drawn around it."""
+        if request.start is not None:
+            looked = {request.start: plates[request.start]}
+        words = wordings(request.prompts)
+        targets = self._targets(request.prompts, (), close=True, outlined=False)
+        for target, sighting in zip(targets, sightings(self, words, looked), strict=True):
+            apart = target.kind is Kind.THINGS
+            height, width = looked[sighting.index].shape[:2]
+            found = boxes(sighting, width, height, apart=apart) if sighting.presence >= reading.presence else []
+            if not found:
+                yield self._absent(replace(target, kind=Kind.ABSENT, number=int(apart)))
+            for number, box in enumerate(found[: reading.instances or None], start=1):
+                shown = _Request(tasks.task_for(box, seen.media), (replace(box, name=target.name),), box.frame)
+                query, _ = self._ask(shown, seen, {**plates, **looked}, reading)
+                ((one,),) = query.targets
+                yield replace(query, targets=((replace(one, number=number if apart else 0),),))
+
+    def _absent(self, target: Target) -> Query:
+        """Nothing to follow."""
+        none = torch.zeros(1, 1, self.model.config.dim, device=self.device, dtype=self.model.dtype)
+        real = torch.ones(1, 1, dtype=torch.bool, device=self.device)
+        return Query(((target,),), Conditions(none, none, none, real, real), None, ("",))
 
     def _tokens(self, turns: Sequence[Turn], seen: _Glimpse) -> TokenStream:
         return tokenise(conversation(turns, seen.text), self.tokenizer, self.special)
@@ -450,8 +495,9 @@ def load_segmenter(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Segmenter:
-    """The named model, or the default one, on a device. `dtype` None: the stored one, but on a CPU, where half
-    precision overflows and is slow, float32 for float16. Raises ModelError when it is missing or damaged."""
+    """The named model, or the default one, on a device. `dtype` None: the stored one, but on a CPU, where half precision overflows and is slow, float32 for float16.
+    Raises ModelError when it is missing or damaged.
+    """
     from tokenizers import Tokenizer
 
     from x2roto.engine.model_folder import find_model, read_header

@@ -46,6 +46,11 @@ class Query:
     prompt: tuple[Tensor, ...] = ()
     windows: tuple[Window, ...] = ()
 
+    @property
+    def absent(self) -> bool:
+        """Whether nothing it asks for is anywhere in the shot."""
+        return all(target.kind is Kind.ABSENT for targets in self.targets for target in targets)
+
 
 # Per set, per target: the identities followed so far.
 Known = tuple[tuple[tuple[Identity, ...], ...], ...]

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from x2roto.engine.model.config import (
+    FinderConfig,
     MaskDecoderConfig,
     MaskEncoderConfig,
     MemoryConfig,
@@ -47,6 +48,7 @@ def infer_sizes(config: ModelConfig, shapes: Mapping[str, Shape]) -> ModelConfig
         pixel_decoder=_pixel_decoder(config.pixel_decoder, weights),
         memory=_memory(config.memory, weights),
         decoder=_decoder(config.decoder, weights, dim),
+        finder=_finder(config.finder, weights),
         language=_language(config.language, weights),
     )
 
@@ -149,6 +151,21 @@ def _decoder(config: MaskDecoderConfig, weights: _Weights, dim: int) -> MaskDeco
         layers=weights.count(f"{_DECODER}.decoder.layers."),
         feedforward=weights.size(f"{_DECODER}.decoder.layers.0.fc1.weight", 0),
         reading=weights.count("segmentor.reading.layers."),
+    )
+
+
+def _finder(config: FinderConfig, weights: _Weights) -> FinderConfig:
+    if "finder.names.weight" not in weights.shapes:
+        return replace(config, dim=0)
+    dim = weights.size("finder.names.weight", 0)
+    _exact(dim, config.heads, "finder.heads")
+    return replace(
+        config,
+        dim=dim,
+        layers=weights.count("finder.layers."),
+        text_layers=weights.count("finder.words.layers."),
+        feedforward=weights.size("finder.layers.0.linear1.weight", 0),
+        widths=tuple(weights.size(f"finder.eyes.laterals.{stage}.weight", 1) for stage in range(len(config.widths))),
     )
 
 

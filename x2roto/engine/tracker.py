@@ -18,7 +18,7 @@ from torch import Tensor
 
 from x2roto.clip import Frame
 from x2roto.engine import shot
-from x2roto.engine.identity import EMPTY, Candidates, Following, Identity, Seen, follow
+from x2roto.engine.identity import EMPTY, Candidates, Following, Identity, Seen, follow, nowhere
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.segmentor import FrameFeatures, Prediction
 from x2roto.engine.palette import SHOWN, Palette, colour_bins, cover_of, settled
@@ -111,6 +111,9 @@ class Tracker:
         Out of device memory the chunk is halved, then features wait on the host, then DeviceMemoryError is
         raised; the frames yielded and the state are right in every case, and the step can be taken again.
         """
+        if self.query.absent:
+            yield from map(self._nothing, frames)
+            return
         position, ready = 0, deque[Encoded]()
         while position < len(frames):
             try:
@@ -127,6 +130,14 @@ class Tracker:
             position += 1
             self.state = state
             yield result
+
+    def _nothing(self, frame: Frame) -> FrameResult:
+        """What there is to say of a frame where nothing can be found; the network is not asked."""
+        side = self.segmenter.model.config.image_size
+        blank = torch.zeros(side, side, device=self.segmenter.device)
+        seen = [nowhere(target, blank) for targets in self.query.targets for target in targets]
+        none = blank.new_zeros(len(self.query.targets), 0, side // STRIDE, side // STRIDE)
+        return FrameResult(frame, tuple(seen), Prediction(none, none[..., 0]))
 
     def save(self, path: Path) -> None:
         """Write query and state to a file for `Segmenter.resume`. Raises OutputError when that fails."""

@@ -86,6 +86,20 @@ class RegionConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class FinderConfig:
+    """What finds words in a picture before they are followed (`model/finder.py`). `dim` 0: nothing, as released."""
+
+    dim: int = 0
+    heads: int = 4
+    layers: int = 2
+    text_layers: int = 2
+    feedforward: int = 192
+    # Channels and residual blocks of the eyes at strides 4, 8, 16 and 32.
+    widths: tuple[int, ...] = (48, 96, 160, 176)
+    blocks: tuple[int, ...] = (1, 2, 2, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The whole network. `language`: the dictionary of a Hugging Face `Qwen3VLConfig`, {} for its defaults.
 
@@ -104,6 +118,7 @@ class ModelConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     region: RegionConfig = field(default_factory=RegionConfig)
+    finder: FinderConfig = field(default_factory=FinderConfig)
     glimpse_pixels: int = 0
     room: float = 0.0
     palette: float = 0.0
@@ -122,6 +137,7 @@ class ModelConfig:
             "memory": MemoryConfig,
             "decoder": MaskDecoderConfig,
             "region": RegionConfig,
+            "finder": FinderConfig,
         }
         plain = {
             key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from x2roto.engine.assembly import Conditions, Spliced, pool, splice
 from x2roto.engine.model.config import ModelConfig
+from x2roto.engine.model.finder import MOST_WORDS, Finder, Found
 from x2roto.engine.model.language import LanguageModel, Visual
 from x2roto.engine.model.projectors import Projector, fold
 from x2roto.engine.model.region_sampler import region_tokens
@@ -29,6 +30,15 @@ class X2SAM(nn.Module):
         self.extra_projector = Projector(config.encoder.embed_dims[-2] * 4, text_dim)
         self.mlm_projector = Projector(text_dim, config.dim)
         self.bg_embeds = nn.Embedding(1, config.dim)
+        self.finder = Finder(config.finder, text_dim) if config.finder.dim else None
+
+    def find(self, pixels_bchw: Tensor, ids_pl: Tensor, valid_pl: Tensor, pictures_p: Tensor) -> Found:
+        """What phrases of token ids (P, L), as far as `valid_pl` says, mean in those of the pictures (B, 3, S, S)
+        that they are about."""
+        assert self.finder is not None
+        ids, valid = ids_pl[:, :MOST_WORDS], valid_pl[:, :MOST_WORDS]
+        words = self.vlm.get_input_embeddings()(ids)
+        return self.finder(pixels_bchw, words, valid, pictures_p)
 
     def region_map(self, region_bhwc: Tensor) -> Tensor:
         """Third-stage features as language-wide maps (B, h / 2, w / 2, D)."""

@@ -1,0 +1,130 @@
+"""Words of a model with a finder: found on the frame they fit best, followed as a box drawn there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import TINY, tiny_segmenter
+from x2roto.clip import Frame
+from x2roto.engine.finding import Sighting, boxes
+from x2roto.engine.identity import Kind
+from x2roto.engine.model.config import FinderConfig
+from x2roto.engine.model.finder import Found
+from x2roto.engine.segmenter import Reading, Segmenter
+from x2roto.prompt import Box, Classes, Question, Text
+
+MEMORY = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
+FINDER = FinderConfig(dim=16, heads=2, layers=1, text_layers=1, feedforward=24, widths=(16, 16, 24, 32))
+MAN = Text("man", "the man")
+# Told apart by how bright they are.
+FRAMES = [np.full((80, 120, 3), 20 + 40 * index, np.uint8) for index in range(5)]
+LOOKED = {10 + index: rgb for index, rgb in enumerate(FRAMES)}
+SURE = (-9.0, 1.0, 3.0, 2.0, -1.0)
+
+
+@pytest.fixture
+def segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
+    """Sees everything on two parts of every frame, on the third best, on the fifth hardly."""
+    segmenter = tiny_segmenter(memory=MEMORY, room=2.0, finder=FINDER)
+
+    def find(pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor) -> Found:
+        means = torch.tensor([segmenter.pixels([rgb]).mean() for rgb in FRAMES])
+        frame = int((means - pixels.mean()).abs().argmin())
+        masks = torch.full((len(ids), 16, 16), -8.0)
+        masks[:, 4:8, 8:12] = 8.0
+        masks[:, 12:14, 2:5] = 8.0
+        masks[:, 0, 15] = 8.0
+        return Found(masks[:, ::2, ::2], masks, torch.full((len(ids),), SURE[frame]))
+
+    monkeypatch.setattr(segmenter.model, "find", find)
+    return segmenter
+
+
+def test_words_are_followed_from_the_frame_they_fit_best(segmenter: Segmenter) -> None:
+    for prompt in (MAN, Question("man", "Who is it?")):
+        (query,) = segmenter.read([prompt], FRAMES, looked=LOOKED)
+        assert query.start == 12
+        ((target,),) = query.targets
+        assert (target.name, target.number, target.kind) == ("man", 0, Kind.OBJECT)
+        assert target.bounds is not None
+        (window,) = query.windows
+        # Columns 2 to 12 and rows 4 to 14 of 16 cells over 120x80 pixels are the box 15,20 to 90,70.
+        assert (window.x0 + window.x1) / 2 == pytest.approx(52.5, abs=8)
+        assert window.side == 120 == window.x1
+
+
+def test_things_of_a_class_are_told_apart(segmenter: Segmenter) -> None:
+    (query,) = segmenter.read([Classes("all", ("dog",))], FRAMES, looked=LOOKED)
+    assert [(target.name, target.number) for (target,) in query.targets] == [("dog", 1), ("dog", 2)]
+    (one,) = segmenter.read([Classes("all", ("dog",))], FRAMES, reading=Reading(instances=1), looked=LOOKED)
+    assert len(one.targets) == 1
+    (stuff,) = segmenter.read([Classes("all", (), ("grass",))], FRAMES, looked=LOOKED)
+    assert [(target.name, target.number) for (target,) in stuff.targets] == [("grass", 0)]
+
+
+def test_without_other_frames_only_the_first_is_looked_at(segmenter: Segmenter) -> None:
+    assert segmenter.read([MAN], FRAMES[1:])[0].windows
+    (query,) = segmenter.read([MAN], FRAMES)
+    assert query.absent
+
+
+def test_words_with_a_frame_are_looked_for_there(segmenter: Segmenter) -> None:
+    assert segmenter.prompt_frames([replace(MAN, frame=3)]) == {3}
+    (query,) = segmenter.read([replace(MAN, frame=3)], FRAMES, {3: FRAMES[3]}, looked=dict(enumerate(FRAMES)))
+    assert query.start == 3
+
+
+def test_what_is_seen_hardly_is_found_where_less_is_asked(segmenter: Segmenter) -> None:
+    assert segmenter.read([MAN], FRAMES[4:])[0].absent
+    assert not segmenter.read([MAN], FRAMES[4:], reading=Reading(presence=0.2))[0].absent
+
+
+def test_what_is_nowhere_is_empty_on_every_frame_and_costs_nothing(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, *_ = segmenter.read([MAN, Classes("all", ("dog",))], FRAMES)
+    monkeypatch.setattr(segmenter.model.segmentor, "encoder", None)
+    results = list(segmenter.track(query).step([Frame(index, None, rgb) for index, rgb in enumerate(FRAMES)]))
+    assert [result.frame.index for result in results] == [0, 1, 2, 3, 4]
+    for result in results:
+        assert [seen.name for seen in result.seen] == ["dog_1", "man"]
+        assert not any(seen.present or (seen.logits > 0).any() for seen in result.seen)
+
+
+def test_found_or_not_all_objects_come_on_one_grid(segmenter: Segmenter) -> None:
+    for first in (0, 1):
+        (query,) = segmenter.read([MAN], FRAMES[first:])
+        (result,) = segmenter.track(query).step([Frame(0, None, FRAMES[1])])
+        assert tuple(result.seen[0].logits.shape) == (TINY.image_size,) * 2
+
+
+def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.Tensor] = []
+    found = segmenter.model.find
+
+    def listening(pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor) -> Found:
+        asked.extend(row[real] for row, real in zip(ids, valid, strict=True))
+        return found(pixels, ids, valid, pictures)
+
+    monkeypatch.setattr(segmenter.model, "find", listening)
+    segmenter.read([Classes("all", ("small dog", "cat"))], FRAMES)
+    assert [segmenter.tokenizer.decode(row.tolist(), skip_special_tokens=False) for row in asked] == [
+        "<p>small dog</p>",
+        "<p>cat</p>",
+    ]
+
+
+def test_boxes_leave_specks_out_and_come_largest_first() -> None:
+    mask = torch.full((16, 16), -5.0)
+    mask[4:8, 8:12] = 5
+    mask[12:14, 2:5] = 5
+    mask[15, 15] = 5
+    seen = Sighting(7, mask, 0.9, 0.9)
+    apart = boxes(seen, 160, 80, apart=True)
+    assert apart == [Box("", 80, 20, 120, 40, frame=7), Box("", 20, 60, 50, 70, frame=7)]
+    assert boxes(seen, 160, 80, apart=False) == [Box("", 20, 20, 120, 70, frame=7)]
+    assert boxes(replace(seen, mask_hw=torch.full((16, 16), -5.0)), 160, 80, apart=True) == []

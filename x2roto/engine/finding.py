@@ -1,0 +1,92 @@
+"""Where in a clip words fit best, for models with a finder (`model/finder.py`).
+
+Each phrase is looked for on some frames, each by itself. What is found on the best of them is then followed, both
+ways in time, as if a person had drawn a box around it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from x2roto.engine.tasks import PHRASE_END, PHRASE_START
+from x2roto.prompt import Box
+
+if TYPE_CHECKING:
+    from x2roto.engine.segmenter import Segmenter
+
+Rgb = NDArray[Any]
+
+# Parts of a mask smaller than this share of its largest are specks.
+SPECK = 0.1
+# Phrases looked for at once; each takes some megabytes.
+TOGETHER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a phrase means on one frame. `mask_hw`: logits over the frame; `presence`: whether it is there, in [0, 1];
+    `score`: presence times the mean coverage inside the mask, 0 for none."""
+
+    index: int | None
+    mask_hw: Tensor
+    presence: float
+    score: float
+
+
+def sightings(segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb]) -> list[Sighting]:
+    """Each phrase on the frame, of those `looked` at by source index, where it is seen best."""
+    ids, valid = _spelt(segmenter, phrases)
+    best: list[Sighting | None] = [None] * len(phrases)
+    for index, rgb in looked.items():
+        for number, seen in enumerate(_seen(segmenter, ids, valid, index, rgb)):
+            before = best[number]
+            if before is None or seen.score > before.score:
+                best[number] = seen
+    return [seen for seen in best if seen is not None]
+
+
+def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids (P, L) of phrases as conversations have them, and which of them are real."""
+    marked = [f"{PHRASE_START}{phrase}{PHRASE_END}" for phrase in phrases]
+    rows = [torch.tensor(segmenter.tokenizer.encode(text, add_special_tokens=False).ids) for text in marked]
+    valid = [torch.ones_like(row, dtype=torch.bool) for row in rows]
+    device = segmenter.device
+    return pad_sequence(rows, batch_first=True).to(device), pad_sequence(valid, batch_first=True).to(device)
+
+
+def _seen(segmenter: Segmenter, ids: Tensor, valid: Tensor, index: int | None, rgb: Rgb) -> Iterator[Sighting]:
+    pixels = segmenter.pixels([rgb])
+    for part, known in zip(ids.split(TOGETHER), valid.split(TOGETHER), strict=True):
+        picture = torch.zeros(len(part), dtype=torch.long, device=part.device)
+        found = segmenter.model.find(pixels, part, known, picture)
+        for mask, presence in zip(found.mask_phw.float(), found.presence_p.float().sigmoid().tolist(), strict=True):
+            inside = mask > 0
+            quality = float((mask.sigmoid() * inside).sum() / (inside.sum() + 1e-6))
+            yield Sighting(index, mask, presence, presence * quality)
+
+
+def boxes(seen: Sighting, width: int, height: int, *, apart: bool) -> list[Box]:
+    """Boxes, in pixels of the frame, around what is seen, specks left out: one for each part that touches no other,
+    the largest first, where things are told `apart`, or a single one. Without names."""
+    parts, count = ndimage.label((seen.mask_hw > 0).cpu().numpy())
+    areas = ndimage.sum_labels(parts > 0, parts, range(1, count + 1))
+    kept = [number for number in np.argsort(-areas, kind="stable") if areas[number] >= SPECK * areas.max()]
+    found = [parts == number + 1 for number in kept]
+    if found and not apart:
+        found = [np.any(found, axis=0)]
+    return [replace(_around(mask, width, height), frame=seen.index) for mask in found]
+
+
+def _around(mask_hw: NDArray[np.bool_], width: int, height: int) -> Box:
+    rows, columns = np.flatnonzero(mask_hw.any(1)), np.flatnonzero(mask_hw.any(0))
+    across, down = width / mask_hw.shape[1], height / mask_hw.shape[0]
+    return Box("", columns[0] * across, rows[0] * down, (columns[-1] + 1) * across, (rows[-1] + 1) * down)
