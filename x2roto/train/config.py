@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model_folder import Licence, read_config
@@ -21,7 +21,7 @@ from x2roto.errors import PromptError
 from x2roto.job import from_values
 from x2roto.preset import folders
 
-Stage = Literal["segmentor", "joint"]
+Stage = Literal["segmentor", "joint", "finder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,20 @@ class Initial:
 
     `model`: a model folder, complete; `image_size`: another side of the square that its mask encoder sees from now
     on, 0 for its own; `anchored` and `reading`: as `ModelConfig` has them, from now on; what is new is drawn so that
-    it changes nothing yet. Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the
-    folder of SAM 2.1 as `transformers` has it; `segmentor`, the weights of a stage "segmentor" run, taken by name
-    and shape. `tokenizer`: the folder of tokenizer.json, None for that of `model` or `language`; "bytes" and
-    "learnt" (`train/words.py`) need no file. `spread`: standard deviation of drawn weights of memory and decoder
-    where no recipe of theirs says otherwise; 0: by the number of inputs, which narrow layers need.
+    it changes nothing yet. `finder`: width of a finder, whose eyes begin as those of the mask encoder.
+
+    Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the folder of SAM 2.1 as `transformers` has it;
+    `segmentor`, the weights of a stage "segmentor" run, taken by name and shape. `tokenizer`: the folder of
+    tokenizer.json, None for that of `model` or `language`; "bytes" and "learnt" (`train/words.py`) need no file.
+    `spread`: standard deviation of drawn weights of memory and decoder where no recipe of theirs says otherwise; 0:
+    by the number of inputs, which narrow layers need.
     """
 
     model: str | None = None
     image_size: int = 0
     anchored: bool = False
     reading: int = 0
+    finder: int = 0
     language: str | None = None
     mask_encoder: str | None = None
     segmentor: str | None = None
@@ -221,8 +224,8 @@ def parse_config(values: Mapping[str, Any], path: Path) -> TrainConfig:
     known = {"stage", "out", "data", "validation", "model", "licences", *SECTIONS}
     if unknown := sorted(values.keys() - known):
         raise PromptError(f"{path}: unknown key {unknown[0]!r}: use one of {', '.join(sorted(known))}")
-    if values.get("stage") not in ("segmentor", "joint"):
-        raise PromptError(f"{path}: stage is {values.get('stage')!r}: use segmentor or joint")
+    if values.get("stage") not in get_args(Stage):
+        raise PromptError(f"{path}: stage is {values.get('stage')!r}: use one of {', '.join(get_args(Stage))}")
     if not values.get("data"):
         raise PromptError(f"{path}: no [[data]]: name at least one data set")
     sections = {name: from_values(kind, values.get(name, {}), f"{path} [{name}]") for name, kind in SECTIONS.items()}

@@ -92,6 +92,7 @@ def initial_model(config: TrainConfig, tokenizer: Tokenizer, device: torch.devic
     rows = tokenizer.get_vocab_size(with_added_tokens=True)
     if config.initial.model is not None:
         model = load_model(find_model(config.initial.model), device, torch.float32)
+        torch.manual_seed(config.run.seed)
         model = _changed(model, config.initial)
     else:
         model = _assembled(config, rows, device)
@@ -107,7 +108,8 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
     memory = replace(config.memory, anchored=config.memory.anchored or initial.anchored)
     decoder = replace(config.decoder, reading=config.decoder.reading or initial.reading)
     side = initial.image_size or config.image_size
-    config = replace(config, image_size=side, memory=memory, decoder=decoder)
+    finder = replace(config.finder, dim=config.finder.dim or initial.finder)
+    config = replace(config, image_size=side, memory=memory, decoder=decoder, finder=finder)
     if config == model.config:
         return model
     with model.device:
@@ -118,6 +120,8 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
         if part is not None and getattr(model.segmentor, name) is None:
             part.silence()
             parameters.update(part.state_dict(prefix=f"segmentor.{name}."))
+    if changed.finder is not None and model.finder is None:
+        parameters.update(changed.finder.state_dict(prefix="finder."))
     changed.load_state_dict(parameters)
     return changed
 

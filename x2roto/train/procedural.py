@@ -25,6 +25,7 @@ def open_footage(
     side: int = 0,
     phrases: int = MOST_PHRASES,
     apart: int = 0,
+    kept: int = 0,
 ) -> tuple[ClipDataset, ...]:
     """One data set per task and medium, each of `length` clips of `frames` lengths, `height` x `width` pixels.
 
@@ -32,12 +33,13 @@ def open_footage(
     `engine.tasks.TASKS`, None for all there are. `sources`: "footage" (procedural), "photo" and "clip" (labelled
     ones brought to life), None for all. `room`: of the model, which sees single objects in windows of `side`
     pixels; 0 for whole frames. `phrases`: most that one sample asks for. `apart`: how many phrases or questions of a
-    clip are asked, each in a conversation of its own; 0: `phrases` in one. Raises InputError for a folder without a
+    clip are asked, each in a conversation of its own; 0: `phrases` in one. `kept`: frames that samples keep of
+    a procedural clip that is asked about by words, 0 for all. Raises InputError for a folder without a
     manifest.
     """
     material = Material.open(None if folder is None else Path(folder))
     close = Close(room, side) if room else None
-    shape = Shape(height, width, tuple(frames), close, phrases, apart)
+    shape = Shape(height, width, tuple(frames), close, phrases, apart, kept)
     opened = footage_datasets(material, shape, seed=seed, length=length)
     # Where clips are of one frame, clips and stills are the same.
     named: dict[str, ClipDataset] = {data.name: data for data in opened}

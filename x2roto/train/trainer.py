@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.prompting import SpecialIds
 from x2roto.engine.segmenter import patch_config
 from x2roto.errors import ModelError, PromptError
@@ -34,6 +35,7 @@ from x2roto.train import checkpoint, initial
 from x2roto.train.checkpoint import Learner, Position
 from x2roto.train.collate import Batch, Pick, PickedSamples, Preparer, Reader, collate
 from x2roto.train.config import DataSource, TrainConfig
+from x2roto.train.finding import FinderStage, learn_finder
 from x2roto.train.matching import Answers
 from x2roto.train.network import JointStage, SegmentorStage, StageNetwork, StepLosses
 from x2roto.train.report import Journal, Step, View, jaccard
@@ -51,7 +53,7 @@ def train(
 ) -> Trainer:
     """Run to the end, from the newest checkpoint in `config.out` if there is one; gives the trainer.
 
-    Ends with a checkpoint and, in stage "joint", the model folder `out/model`, in stage "segmentor" the file
+    Ends with a checkpoint and, the model folder `out/model` or, in stage "segmentor", the file
     `out/segmentor.safetensors`. Callbacks are called on the main process. Raises PromptError for a config that
     cannot run, ModelError for weights that cannot be used or learn no more, OutputError when writing fails.
     """
@@ -107,7 +109,7 @@ class Trainer:
         self.sets = open_all(config.data)
         self.validation = open_all(config.validation)
         self.feed = Feed(self.sets, sources_of(self.sets, config), config.run.seed)
-        stage, reader = self._joint() if config.stage == "joint" else (self._segmentor(), None)
+        stage, reader = (self._segmentor(), None) if config.stage == "segmentor" else self._whole()
         self.prepare = Preparer(stage.model.config.image_size, reader)
         self.model_config = stage.model.config
         halve_frozen(stage, config)
@@ -126,15 +128,24 @@ class Trainer:
         initial.learn_segmentor(model, encoder=encoder_rate(self.config) > 0)
         return SegmentorStage(model, self.config.losses, **self._stage_options())
 
-    def _joint(self) -> tuple[StageNetwork, Reader]:
+    def _whole(self) -> tuple[StageNetwork | FinderStage, Reader]:
         config = self.config
         self.tokenizer = initial.load_tokenizer(config)
         model = initial.initial_model(config, self.tokenizer, self.accelerator.device)
         patches, special = patch_config(model), SpecialIds.of(self.tokenizer)
         points, glimpse = model.config.region.points, config.batches.region_glimpse
-        initial.learn_all(model, config.language, encoder=encoder_rate(config) > 0)
-        stage = JointStage(model, config.losses, **self._stage_options())
+        stage = self._finder(model) if config.stage == "finder" else self._joint(model)
         return stage, Reader(self.tokenizer, special, patches, points, glimpse)
+
+    def _joint(self, model: X2SAM) -> StageNetwork:
+        initial.learn_all(model, self.config.language, encoder=encoder_rate(self.config) > 0)
+        return JointStage(model, self.config.losses, **self._stage_options())
+
+    def _finder(self, model: X2SAM) -> FinderStage:
+        if model.finder is None:
+            raise PromptError("stage finder needs a network that has one: in [initial] set finder to its width")
+        learn_finder(model)
+        return FinderStage(model, self.config.losses)
 
     def _stage_options(self) -> dict[str, Any]:
         return {"checkpointing": self.config.run.checkpointing, "mean": self._mean}

@@ -14,6 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from x2roto.clip import spread
 from x2roto.engine.tasks import full_stop, tag_caption
 from x2roto.train.footage.close import Close
 from x2roto.train.footage.labelled import PhotoClip, film_labelled
@@ -32,13 +33,15 @@ FootageTask = Literal["refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg"
 ABSENT_SHARE = 0.15  # of referring samples that ask for a thing that is not there
 ABSENT_SHARE_APART = 0.25  # of the phrases of a sample where each is asked for apart
 MOST_PHRASES = 3
+_SHOWING = frozenset({"objseg", "intseg", "vgdseg"})  # tasks that ask by regions
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The size of the samples. `frames`: the lengths clips are drawn from; a still has one frame. `close`: how single
     objects are looked at, None: whole frames. `phrases`: most of one referring or reasoning sample. `apart`: instead,
-    so many phrases or questions at once, each in a conversation of its own (`ClipSample.apart`)."""
+    so many phrases, questions or names at once, each in a conversation of its own (`ClipSample.apart`).
+    `kept`: frames of a procedural clip that a sample keeps, evenly from first to last, of those words are about."""
 
     height: int
     width: int
@@ -46,6 +49,7 @@ class Shape:
     close: Close | None = None
     phrases: int = MOST_PHRASES
     apart: int = 0
+    kept: int = 0
 
     @property
     def aspect(self) -> float:
@@ -54,6 +58,10 @@ class Shape:
     def length(self, seed: int, index: int) -> int:
         """The number of frames of a clip."""
         return int(np.random.default_rng([seed, index, 3]).choice(self.frames))
+
+    def shown(self, count: int) -> list[int]:
+        """Which of so many frames a sample keeps."""
+        return spread(self.kept or count, range(count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ class ProceduralFootage(_Endless):
         """The sample of an index. Scenes that leave nothing to ask for are passed over."""
         if not 0 <= index < self._length:
             raise IndexError(f"clip {index} of {self._length}")
-        frames = self.frame_count(index)
+        frames = self._shape.length(self._seed, index)
         for attempt in count():
             seed = (self._seed, crc32(self.name.encode()), index, attempt)
             clip = film(self._material, seed, self._shape, frames, self._device)
@@ -122,8 +130,23 @@ class ProceduralFootage(_Endless):
                 _object(clip, rng, self._shape.close) if self._asks else _MAKERS[self._task](clip, rng, self._shape)
             )
             if sample is not None:
-                return sample
+                return _thinned(sample, self._kept(frames))
         raise AssertionError("the counter never ends")
+
+    def frame_count(self, index: int) -> int:
+        return len(self._kept(super().frame_count(index)))
+
+    def _kept(self, count: int) -> list[int]:
+        """Which frames of a clip a sample keeps: all where a region on one of them asks."""
+        return list(range(count)) if self._task in _SHOWING else self._shape.shown(count)
+
+
+def _thinned(sample: ClipSample, kept: Sequence[int]) -> ClipSample:
+    """The same question about some of the frames."""
+    if len(kept) == len(sample.frames):
+        return sample
+    masks = None if sample.masks is None else sample.masks[:, kept]
+    return replace(sample, frames=sample.frames[kept], masks=masks)
 
 
 # ---- a clip as a sample -----------------------------------------------------------------------------------
@@ -185,6 +208,9 @@ def _many(
 
 def _classes(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
     classes = clip.language.classes
+    if shape.apart:
+        others = [Expression(name, ()) for name in clip.language.elsewhere]
+        return _many(clip, "genseg", clip.language.kinds, others, rng, shape.apart)
     if not any(classes.actors):
         return None
     return _sample(clip, "genseg", classes.names, classes.actors)
@@ -342,7 +368,7 @@ class LabelledFootage(_Endless):
                 _known_object(clip, rng, self._shape.close) if self._asks else _LABELLED_MAKERS[self._task](clip, rng)
             )
             if sample is not None:
-                return sample
+                return replace(sample, apart=not self._asks and self._shape.apart > 0)
         raise AssertionError("the counter never ends")
 
 

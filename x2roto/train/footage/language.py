@@ -66,8 +66,11 @@ class ClassList:
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """All that is said of a clip. `absent`: phrases that fit nothing."""
+    """All that is said of a clip. `kinds`: names, with and without colours, and everything each fits. `elsewhere`:
+    nouns that fit nothing; `absent`: phrases that do."""
 
+    kinds: tuple[Expression, ...]
+    elsewhere: tuple[str, ...]
     expressions: tuple[Expression, ...]
     questions: tuple[Expression, ...]
     absent: tuple[Expression, ...]
@@ -81,6 +84,8 @@ def describe(scene: Scene, measured: Survey) -> Language:
     rng = np.random.default_rng([*scene.seed, 11])
     expressions = tuple(_unique(facts, _expressions(facts)))
     return Language(
+        kinds=tuple(_kinds(facts)),
+        elsewhere=tuple(_elsewhere(facts)),
         expressions=expressions,
         questions=tuple(_unique(facts, _questions(facts))),
         absent=tuple(_absent(facts, rng)),
@@ -281,6 +286,18 @@ def _unique(facts: Facts, candidates: Iterator[Candidate]) -> Iterator[Expressio
         if text not in told and (verdict == 1).sum() == 1 and (verdict == 0).sum() == 0:
             told.add(text)
             yield Expression(text, (int(np.argmax(verdict)),))
+
+
+def _kinds(facts: Facts) -> Iterator[Expression]:
+    """Names of which it is clear, for everything, whether they fit it."""
+    for base in facts.bases:
+        if (base.verdict == 1).any() and not (base.verdict == 0).any():
+            yield Expression(base.singular, tuple(int(k) for k in np.flatnonzero(base.verdict == 1)))
+
+
+def _elsewhere(facts: Facts) -> list[str]:
+    """Nouns that fit nothing here."""
+    return [noun for noun in nouns() if noun not in facts.holds and (facts.noun(noun) == -1).all()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,8 +508,7 @@ def _which_hidden(facts: Facts, base: _Base, anchors: Sequence[tuple[str, int]])
 
 def _absent(facts: Facts, rng: np.random.Generator) -> Iterator[Expression]:
     """Phrases that fit nothing: other nouns, and other colours or deeds of nouns that are there."""
-    absent = [noun for noun in nouns() if noun not in facts.holds and (facts.noun(noun) == -1).all()]
-    for noun in rng.permutation(absent)[:3]:
+    for noun in rng.permutation(_elsewhere(facts))[:3]:
         yield Expression(f"the {noun}", ())
     for base in facts.bases:
         for text, verdict in _unlike(facts, base, rng):

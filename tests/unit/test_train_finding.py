@@ -1,0 +1,148 @@
+"""Stage "finder": what it is asked, what it is told, and that it learns from that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import ROWS, TINY, tiny_model, tiny_segmenter
+from x2roto.engine.model.config import FinderConfig
+from x2roto.engine.model.finder import Found
+from x2roto.train.collate import Batch, Preparer, Reader, collate
+from x2roto.train.config import Losses
+from x2roto.train.finding import Asked, FinderStage, found_losses, learn_finder, phrases
+from x2roto.train.samples import ClipSample
+
+SIZES = FinderConfig(dim=16, heads=2, layers=1, text_layers=1, feedforward=24, widths=(16, 16, 24, 32))
+SEGMENTER = tiny_segmenter()
+LOSSES = Losses()
+LEFT, RIGHT = (np.zeros((1, 64, 64), np.bool_) for _ in range(2))
+LEFT[:, 16:48, 8:24] = True
+RIGHT[:, 16:48, 40:56] = True
+PICTURE = np.full((1, 64, 64, 3), 90, np.uint8)
+PICTURE[0, 16:48, 8:24] = (220, 30, 30)
+PICTURE[0, 16:48, 40:56] = (30, 30, 220)
+
+
+def sample(*, apart: bool = True, task: str = "genseg") -> ClipSample:
+    """A red thing on the left, a blue one on the right, and one that is asked for in vain."""
+    return ClipSample(
+        PICTURE,
+        task,
+        ("red", "blue", "green"),
+        np.stack([LEFT, RIGHT]),
+        np.array([0, 1]),
+        apart=apart,
+    )
+
+
+def batch(*samples: ClipSample) -> Batch:
+    reader = Reader(SEGMENTER.tokenizer, SEGMENTER.special, SEGMENTER.patches, 32, 1)
+    prepare = Preparer(64, reader)
+    return collate([prepare(each, 3) for each in samples])
+
+
+def text(ids: torch.Tensor) -> str:
+    return str(SEGMENTER.tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_every_condition_of_every_picture_is_asked_by_itself(apart: bool) -> None:
+    asked = phrases(batch(sample(apart=apart), sample(apart=apart)))
+    words = [text(ids[valid]) for ids, valid in zip(asked.ids_pl, asked.valid_pl, strict=True)]
+    assert words == ["<p>red</p>", "<p>blue</p>", "<p>green</p>"] * 2
+    assert asked.pictures_p.tolist() == [0, 0, 0, 1, 1, 1]
+    assert asked.truth_phw.shape == (6, 16, 16)
+    assert torch.equal(asked.truth_phw[0], torch.from_numpy(LEFT[0, ::4, ::4]).float())
+    assert torch.equal(asked.truth_phw[4], torch.from_numpy(RIGHT[0, ::4, ::4]).float())
+    assert not asked.truth_phw[2].any()
+    assert asked.known_phw.all()
+
+
+def test_frames_of_a_clip_are_pictures_and_those_without_labels_are_left_out() -> None:
+    three = replace(
+        sample(),
+        frames=np.repeat(PICTURE, 3, 0),
+        masks=np.repeat(np.stack([LEFT, RIGHT]), 3, 1),
+        labelled=np.array([True, False, True]),
+    )
+    asked = phrases(batch(three, three))
+    assert asked.pictures_p.tolist() == [0, 0, 0, 1, 1, 1, 4, 4, 4, 5, 5, 5]
+
+
+def asked(truth: torch.Tensor, known: torch.Tensor | None = None) -> Asked:
+    count = len(truth)
+    ids = torch.ones(count, 2, dtype=torch.long)
+    known = torch.ones_like(truth) if known is None else known
+    return Asked(ids, ids > 0, torch.zeros(count, dtype=torch.long), truth, known)
+
+
+def found(mask: torch.Tensor, presence: list[float]) -> Found:
+    return Found(mask[:, ::2, ::2].clone(), mask.clone(), torch.tensor(presence))
+
+
+TRUTH = torch.from_numpy(np.stack([LEFT[0, ::4, ::4], np.zeros((16, 16), np.bool_)])).float()
+
+
+def test_the_right_answer_costs_next_to_nothing_but_the_choice_among_right_cells() -> None:
+    right = found(40 * TRUTH - 20, [20.0, -20.0])
+    losses = found_losses(right, asked(TRUTH), LOSSES)
+    # Two softmaxes that spread evenly over 32 and 8 right cells.
+    choice = float(np.log(32) + np.log(8))
+    assert float(losses.language) == pytest.approx(choice, abs=1e-3)
+    assert float(losses.total) == pytest.approx(0.5 * choice, abs=0.1)
+
+
+def test_each_kind_of_error_costs() -> None:
+    right = found(40 * TRUTH - 20, [20.0, -20.0])
+    least = float(found_losses(right, asked(TRUTH), LOSSES).total)
+    shown_elsewhere = found(40 * torch.roll(TRUTH, 8, 2) - 20, [20.0, -20.0])
+    claimed = replace(right, presence_p=torch.tensor([20.0, 20.0]))
+    missed = replace(right, presence_p=torch.tensor([-20.0, -20.0]))
+    shown_in_vain = found(40 * TRUTH[[0, 0]] - 20, [20.0, -20.0])
+    for wrong in (shown_elsewhere, claimed, missed, shown_in_vain):
+        assert float(found_losses(wrong, asked(TRUTH), LOSSES).total) > least + 1
+
+
+def test_nothing_is_held_against_cells_of_which_nothing_is_known() -> None:
+    known = torch.ones_like(TRUTH)
+    known[:, :, 8:] = 0
+    wrong = TRUTH.clone()
+    wrong[:, :, 8:] = 1
+    there, elsewhere = (found(40 * each - 20, [20.0, -20.0]) for each in (TRUTH, wrong))
+    assert float(found_losses(elsewhere, asked(TRUTH, known), LOSSES).total) == pytest.approx(
+        float(found_losses(there, asked(TRUTH, known), LOSSES).total)
+    )
+
+
+def test_only_absent_things_leave_finite_losses() -> None:
+    losses = found_losses(found(TRUTH, [0.0, 0.0]), asked(torch.zeros_like(TRUTH)), LOSSES)
+    assert torch.isfinite(losses.total)
+    assert float(losses.language) == 0
+
+
+def test_it_learns_names_and_nothing_else_does() -> None:
+    model = tiny_model(config=replace(TINY, finder=SIZES)).train()
+    assert model.config.language["text_config"]["vocab_size"] == ROWS
+    learn_finder(model)
+    learning = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {"finder"}
+    stage = FinderStage(model, LOSSES)
+    optimiser = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad], lr=5e-3)
+    shown = batch(sample())
+    for _ in range(60):
+        optimiser.zero_grad()
+        losses = stage(shown)
+        losses.total.backward()
+        optimiser.step()
+    stage.eval()
+    with torch.inference_mode():
+        answers = stage(shown, learn=False)
+    masks = answers.mask_logits_iqhw[0] > 0
+    for number, mask in enumerate((LEFT, RIGHT)):
+        truth = torch.from_numpy(mask[0, ::4, ::4])
+        assert (masks[number] & truth).sum() / (masks[number] | truth).sum() > 0.8
+    assert (answers.class_logits_iqk[0].diagonal() > 0).tolist() == [True, True, False]

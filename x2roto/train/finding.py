@@ -1,0 +1,148 @@
+"""Stage "finder": what names and phrases mean in a picture, each by itself. Only the finder learns.
+
+Three signals: which cells look like the phrase among all cells of the picture (a softmax over space, which asks for
+the right choice and not for the area), the mask of what is meant, and whether it is there at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from x2roto.engine import preprocess
+from x2roto.engine.model.finder import Found
+from x2roto.engine.model.x2sam import X2SAM
+from x2roto.train.collate import Batch
+from x2roto.train.config import Losses
+from x2roto.train.matching import Answers, FrameTarget
+from x2roto.train.network import StepLosses
+
+STRIDE = 4  # of the masks
+CHOICE_WEIGHT = 0.5  # of the softmax over space, of the cells' likeness and of the masks each
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """P phrases: token ids (P, L) as far as `valid_pl` says, the picture and the target each is about.
+
+    `truth_phw`: how much of each cell at stride 4 it covers, in [0, 1]; `known_phw`: 0 where nothing is known.
+    """
+
+    ids_pl: Tensor
+    valid_pl: Tensor
+    pictures_p: Tensor
+    truth_phw: Tensor
+    known_phw: Tensor
+
+
+class FinderStage(nn.Module):
+    """The finder on pictures and all that is asked about them; a clip is so many pictures."""
+
+    def __init__(self, model: X2SAM, losses: Losses) -> None:
+        super().__init__()
+        self.model, self.losses = model, losses
+
+    def forward(self, batch: Batch, *, learn: bool = True) -> StepLosses | Answers:
+        """The losses of a batch; without `learn`, what is found of one clip's conditions on each of its frames."""
+        assert batch.frames is not None
+        pixels = preprocess.normalise(batch.frames.flatten(0, 1))
+        asked = phrases(batch)
+        found = self.model.find(pixels, asked.ids_pl, asked.valid_pl, asked.pictures_p)
+        return found_losses(found, asked, self.losses) if learn else _answers(found, len(batch.targets))
+
+
+def phrases(batch: Batch) -> Asked:
+    """Every condition of every conversation on every frame, but for frames without labels."""
+    found = list(_phrases(batch))
+    ids, pictures, truth, known = zip(*found, strict=True)
+    valid = [torch.ones_like(row, dtype=torch.bool) for row in ids]
+    return Asked(
+        pad_sequence(list(ids), batch_first=True),
+        pad_sequence(valid, batch_first=True, padding_value=False),
+        torch.tensor(pictures, device=ids[0].device),
+        torch.stack(truth),
+        torch.stack(known),
+    )
+
+
+def _phrases(batch: Batch) -> Iterator[tuple[Tensor, int, Tensor, Tensor]]:
+    text, clips = batch.text, len(set(batch.clips))
+    assert text is not None
+    for time, row in enumerate(batch.targets):
+        for clip, sample, target in zip(batch.clips, batch.decoded, row, strict=True):
+            conditions = text.cond_ids[sample]
+            for number in range(int(conditions.max()) + 1 if target is not None else 0):
+                assert target is not None
+                ids = text.input_ids[sample][conditions == number]
+                yield ids, time * clips + clip, *_truth(target, number)
+
+
+def _truth(target: FrameTarget, number: int) -> tuple[Tensor, Tensor]:
+    mask = target.masks_nhw[target.labels_n == number].any(0).float()
+    ignored = torch.zeros_like(mask) if target.ignored_hw is None else target.ignored_hw.float()
+    truth, unknown = F.avg_pool2d(torch.stack([mask, ignored])[:, None], STRIDE)[:, 0]
+    return truth, (unknown < 0.5).float()
+
+
+def found_losses(found: Found, asked: Asked, losses: Losses) -> StepLosses:
+    """The weighted sum, and its parts for reading: `classes` is presence, `language` the choice among cells."""
+    truth, known = asked.truth_phw, asked.known_phw
+    coarse_truth, coarse_known = (F.avg_pool2d(x[:, None], 2)[:, 0] for x in (truth, known))
+    coarse_known = (coarse_known > 0.5).float()
+    seen = truth.flatten(1).sum(1) >= 1
+    presence = F.binary_cross_entropy_with_logits(found.presence_p, seen.float())
+    choice = _choice(found.match_phw, coarse_truth, coarse_known, seen) + _choice(found.mask_phw, truth, known, seen)
+    masks = _cross_entropy(found.mask_phw, truth, known)
+    likeness = _cross_entropy(found.match_phw, coarse_truth, coarse_known)
+    dice = _dice(found.mask_phw, truth, known, seen)
+    total = (
+        losses.class_weight * presence
+        + CHOICE_WEIGHT * choice
+        + losses.mask_weight * (masks + likeness)
+        + losses.dice_weight * dice
+    )
+    return StepLosses(total, choice.detach(), presence.detach(), masks.detach(), dice.detach())
+
+
+def _choice(logits_phw: Tensor, truth_phw: Tensor, known_phw: Tensor, seen_p: Tensor) -> Tensor:
+    """Cross entropy of a softmax over all cells with the share of the mask that each holds."""
+    if not seen_p.any():
+        return logits_phw.sum() * 0
+    logits = logits_phw[seen_p].flatten(1).masked_fill(known_phw[seen_p].flatten(1) == 0, -1e4)
+    share = (truth_phw * known_phw)[seen_p].flatten(1)
+    share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
+    return -(share * logits.log_softmax(1)).sum(1).mean()
+
+
+def _cross_entropy(logits_phw: Tensor, truth_phw: Tensor, known_phw: Tensor) -> Tensor:
+    each = F.binary_cross_entropy_with_logits(logits_phw, truth_phw, reduction="none")
+    return (each * known_phw).sum() / known_phw.sum().clamp(min=1)
+
+
+def _dice(logits_phw: Tensor, truth_phw: Tensor, known_phw: Tensor, seen_p: Tensor) -> Tensor:
+    """Of what is there."""
+    if not seen_p.any():
+        return logits_phw.sum() * 0
+    found = (logits_phw.sigmoid() * known_phw)[seen_p].flatten(1)
+    truth = (truth_phw * known_phw)[seen_p].flatten(1)
+    return (1 - (2 * (found * truth).sum(1) + 1) / (found.sum(1) + truth.sum(1) + 1)).mean()
+
+
+def _answers(found: Found, length: int) -> Answers:
+    """One query for each of K conditions, as sure of itself as the condition is of being there."""
+    masks = found.mask_phw.unflatten(0, (length, -1))
+    presence = found.presence_p.unflatten(0, (length, -1))
+    own = torch.diag_embed(presence).masked_fill(~torch.eye(presence.shape[1], dtype=torch.bool), -1e6)
+    return Answers(masks, F.pad(own, (0, 1)))
+
+
+def learn_finder(model: X2SAM) -> None:
+    """Stage "finder": the finder learns and nothing else."""
+    model.requires_grad_(False)
+    assert model.finder is not None
+    model.finder.requires_grad_(True)
