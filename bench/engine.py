@@ -54,6 +54,7 @@ from x2roto.engine.model.segmentor import FrameFeatures, Maps, Prediction, Segme
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.parity import Golden, run_segmentor
 from x2roto.engine.preprocess import PatchConfig, video_size
+from x2roto.engine.quality import at_quality
 from x2roto.engine.segmenter import Segmenter, patch_config
 from x2roto.engine.shot import Query, ShotState
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, SEG
@@ -157,11 +158,19 @@ class Dtype(StrEnum):
     FLOAT32 = "float32"
 
 
-def workload(size: Size, *, language: bool, frames: int, chunk: int, memory: int) -> Workload:
+class Quality(StrEnum):
+    EXACT = "exact"
+    FAST = "fast"
+    DRAFT = "draft"
+
+
+def workload(
+    size: Size, *, language: bool, frames: int, chunk: int, memory: int, quality: Quality = Quality.EXACT
+) -> Workload:
     """A size's workload. Without the language model a small one stands in, which is neither run nor large."""
     full = ModelConfig(language=QWEN3_VL_4B if language else SMALL_LANGUAGE)
     config, plate = (full, (1920, 1080)) if size is Size.FULL else (SMALL, (480, 270))
-    return Workload(config, plate, language, frames, chunk, memory)
+    return Workload(at_quality(config, quality.value), plate, language, frames, chunk, memory)
 
 
 # --- Network and inputs ----------------------------------------------------------------------------
@@ -279,7 +288,9 @@ def attend(segmentor: Segmentor, frame: FrameFeatures, memory: Memory, scale: in
     """One scale of one frame conditioned on memory, with the part that may run ahead."""
     attention, level = segmentor.memory_attention, frame.levels[scale]
     positions = segmentor.memory_positions(memory)
-    attended: Tensor = attention(attention.prepare(level), level, memory.tokens(scale), positions)
+    fine = scale > segmentor.memory_encoder.scales[0]
+    prepared = attention.prepare(level, fine=fine)
+    attended: Tensor = attention(prepared, level, memory.tokens(scale), positions, fine=fine)
     return attended
 
 
@@ -394,7 +405,7 @@ class Measured:
         return self.gflop / self.timing.seconds if self.gflop and self.timing else None
 
 
-class _BesideMeta(TorchFunctionMode):
+class BesideMeta(TorchFunctionMode):
     """Small tables made on the CPU count as meta tensors beside one."""
 
     def __torch_function__(
@@ -412,7 +423,7 @@ class _BesideMeta(TorchFunctionMode):
 
 def count_flops(work: Workload, dtype: torch.dtype) -> dict[str, float]:
     """GFLOP per frame of every stage, by name."""
-    with _BesideMeta():
+    with BesideMeta():
         scene = build_scene(random_model(work.config, torch.device("meta"), dtype), work)
         return {stage.name: _flops(stage) / stage.frames / 1e9 for stage in stages(scene)}
 
@@ -683,7 +694,10 @@ def measure_stages(work: Workload, setting: Setting, gflops: Mapping[str, float]
 
 
 def compare_all(work: Workload, setting: Setting) -> Iterator[Compared]:
-    """Every comparison. Raises AssertionError when the reference's way and ours give different results."""
+    """Every comparison, of the exact network. Raises AssertionError when the reference's way and ours give different
+    results."""
+    if work.config.memory.pooled > 1:
+        return
     alone = replace(work, config=replace(work.config, language=SMALL_LANGUAGE), language=False)
     exact = setting.scene(alone, torch.float32)
     timed = exact if setting.dtype == torch.float32 else setting.scene(alone)
@@ -834,6 +848,7 @@ def main(
     language: Annotated[bool, typer.Option(help="Also the vision tower, the prompt and a region.")] = True,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each thing, after a warm-up.")] = 3,
+    quality: Annotated[Quality, typer.Option(help="As --quality of segment.")] = Quality.EXACT,
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
     parity: Annotated[
         Path | None, typer.Option(help="Instead, compare number formats on this golden folder.")
@@ -861,6 +876,7 @@ def main(
         frames=frames,
         chunk=chunk,
         memory=memory,
+        quality=quality,
     )
     report = run(work, Setting(where, getattr(torch, number), seed, repeats))
     show(report)

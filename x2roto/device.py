@@ -23,7 +23,9 @@ def load(spec: EngineSpec) -> Segmenter:
         torch.cuda.set_per_process_memory_fraction(min(1.0, spec.max_vram * 1e9 / total), device)
     automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
     with device_memory(device, "the model"):
-        return load_segmenter(spec.model, device, automatic if spec.dtype == "auto" else getattr(torch, spec.dtype))
+        dtype = automatic if spec.dtype == "auto" else getattr(torch, spec.dtype)
+        limit = spec.max_vram if device.type == "cuda" else None
+        return load_segmenter(spec.model, device, dtype, spec.quality, limit)
 
 
 def choose_device(name: str) -> torch.device:

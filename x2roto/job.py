@@ -22,6 +22,7 @@ from x2roto.prompt import MaskPrompt, Prompt
 
 OnBadFrame = Literal["error", "hold", "black"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quality = Literal["exact", "fast", "draft"]
 
 # In place of a path: standard input, standard output.
 PIPE = "-"
@@ -88,6 +89,7 @@ class EngineSpec:
     """How the network runs. `model`: name or folder. `chunk`: frames encoded at once. `memory`: past frames
     remembered, None for the model's own number. `max_vram`: GB of device memory to stay below. `presence`: least
     score of an object that is there. `instances`: mattes per thing class told apart, 0 for one matte per class.
+    `quality`: what is given up for speed (`engine/quality.py`).
     """
 
     model: str | None = None
@@ -99,6 +101,7 @@ class EngineSpec:
     seed: int = 0
     presence: float = 0.5
     instances: int = 0
+    quality: Quality = "exact"
 
     def __post_init__(self) -> None:
         if self.chunk < 1:

@@ -27,6 +27,14 @@ class Edge(StrEnum):
     REFINED = "refined"
 
 
+class Quality(StrEnum):
+    """What is given up for speed."""
+
+    EXACT = "exact"
+    FAST = "fast"
+    DRAFT = "draft"
+
+
 class Dtype(StrEnum):
     """Number format the network runs in."""
 
@@ -103,6 +111,10 @@ Model = Annotated[
     str | None, option("--model", "-m", help="Name or folder of a model; also $X2ROTO_MODEL.", panel=ENGINE)
 ]
 Device = Annotated[str | None, option("--device", help="auto, cpu, cuda, cuda:1 or mps.", panel=ENGINE)]
+QualityOption = Annotated[
+    Quality | None,
+    option("--quality", help="What is given up for speed: exact (nothing), fast, draft.", panel=ENGINE),
+]
 DtypeOption = Annotated[
     Dtype | None, option("--dtype", help="Number format: auto, float32, bfloat16, float16.", panel=ENGINE)
 ]

@@ -74,6 +74,7 @@ def segment(
     model: o.Model = None,
     device: o.Device = None,
     dtype: o.DtypeOption = None,
+    quality: o.QualityOption = None,
     chunk: o.Chunk = None,
     memory: o.Memory = None,
     max_vram: o.MaxVram = None,

@@ -28,6 +28,7 @@ from x2roto.engine.prompting import SpecialIds, TokenStream, Turn, conversation,
 from x2roto.engine.shot import Query
 from x2roto.engine.window import DRAWN, Window, first_window, pointed, widened
 from x2roto.errors import DeviceMemoryError, ModelError, PromptError
+from x2roto.job import Quality
 from x2roto.prompt import (
     Box,
     Classes,
@@ -206,8 +207,11 @@ class Segmenter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short digest of the weights: the conditions and memory of a shot fit only the model that made them."""
-        return shot.digest(self.model.segmentor.decoder.state_dict())
+        """A short digest of the weights and of how they run: the conditions and memory of a shot fit only the model
+        that made them."""
+        config = self.model.config
+        sizes = torch.tensor([config.image_size, config.memory.pooled])
+        return shot.digest({**self.model.segmentor.decoder.state_dict(), "sizes": sizes})
 
     def pixels(self, frames: Sequence[Rgb]) -> Tensor:
         """Frames (H, W, 3) as the mask encoder's input (T, 3, S, S) on the device."""
@@ -494,8 +498,13 @@ def load_segmenter(
     model: str | Path | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    quality: Quality = "exact",
+    max_vram: float | None = None,
 ) -> Segmenter:
-    """The named model, or the default one, on a device. `dtype` None: the stored one, but on a CPU, where half precision overflows and is slow, float32 for float16.
+    """The named model, or the default one, on a device. `quality`: as `engine.quality` has it. `max_vram`: GB of
+    device memory to stay below; the language model's layers wait on the host if need be.
+
+    `dtype` None: the stored one, but on a CPU, where half precision overflows and is slow, float32 for float16.
     Raises ModelError when it is missing or damaged.
     """
     from tokenizers import Tokenizer
@@ -509,4 +518,4 @@ def load_segmenter(
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no tokenizer.json: convert or pull the model again", folder)
-    return Segmenter(load_model(folder, device, dtype), Tokenizer.from_file(str(path)))
+    return Segmenter(load_model(folder, device, dtype, quality, max_vram), Tokenizer.from_file(str(path)))

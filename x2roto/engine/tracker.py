@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -19,6 +20,7 @@ from torch import Tensor
 from x2roto.clip import Frame
 from x2roto.engine import shot
 from x2roto.engine.identity import EMPTY, Candidates, Following, Identity, Seen, follow, nowhere
+from x2roto.engine.kernels import fast_attention
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.segmentor import FrameFeatures, Prediction
 from x2roto.engine.palette import SHOWN, Palette, colour_bins, cover_of, settled
@@ -146,9 +148,14 @@ class Tracker:
     @torch.inference_mode()
     def _encode(self, frames: Sequence[Frame]) -> list[Encoded]:
         windows = self._windows(frames[0])
-        found = self._encode_windows(frames[0], windows) if windows else self._encode_frames(frames)
+        with self._attention():
+            found = self._encode_windows(frames[0], windows) if windows else self._encode_frames(frames)
         host = torch.device("cpu")
         return [replace(each, features=each.features.to(host)) for each in found] if self.budget.offload else found
+
+    def _attention(self) -> AbstractContextManager[None]:
+        model = self.segmenter.model
+        return fast_attention(model.device, model.dtype, model.config.dim)
 
     def _encode_windows(self, frame: Frame, windows: Sequence[Window]) -> list[Encoded]:
         segmentor = self.segmenter.model.segmentor
@@ -191,7 +198,8 @@ class Tracker:
         model, query, memory = self.segmenter.model, self.query, self.state.memory
         features, windows = encoded.features.to(model.device), encoded.windows
         bins = [colour_bins(square) for square in encoded.squares] if model.config.palette else []
-        decoded = model.segmentor.decode(features, memory, query.conditions)
+        with self._attention():
+            decoded = model.segmentor.decode(features, memory, query.conditions)
         prediction = self._corrected(
             model.segmentor.predict(decoded, query.conditions), bins, self._bounds(frame, windows)
         )

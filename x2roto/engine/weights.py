@@ -22,8 +22,11 @@ from torch.overrides import TorchFunctionMode
 
 from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model_folder import ModelHeader, find_model, read_header, read_json
+from x2roto.engine.quality import at_quality
 from x2roto.engine.sizes import Shape, infer_sizes
+from x2roto.engine.streaming import stream, too_large
 from x2roto.errors import ModelError
+from x2roto.job import Quality
 
 if TYPE_CHECKING:
     from x2roto.engine.model.x2sam import X2SAM
@@ -39,6 +42,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 UNUSED = frozenset({"segmentor.shared_image_embedding.positional_embedding"})
 
 VOCABULARY = frozenset({"vlm.model.language_model.embed_tokens.weight", "vlm.lm_head.weight"})
+
+TEXT_LAYERS = "vlm.model.language_model.layers."
 
 _WRAPPED = "vlm.base_model.model."
 _ADAPTER = re.compile(r"\.lora_([AB])\.default\.weight$")
@@ -318,14 +323,23 @@ def build(
     *,
     device: torch.device | str = "cpu",
     source: str = "the checkpoint",
+    streamed: bool = False,
 ) -> X2SAM:
     """The network with these parameters, in evaluation mode; sizes the weights tell override the config's.
+
+    `streamed`: the language model's text layers stay where their parameters are and come to the device when they run.
 
     Raises ModelError, naming `source`, when names or shapes do not fit.
     """
     model = blank_model(infer_sizes(config, shapes_of(state)))
     fill(model, state, source)
+    text = model.vlm.model.language_model
+    layers = text.layers
+    if streamed:
+        text.layers = nn.ModuleList()
+        stream(layers, torch.device(device))
     model.to(device)
+    text.layers = layers
     unfilled = [name for name, tensor in _tensors(model) if tensor.is_meta]
     assert not unfilled, f"a layer leaves {_some(unfilled)} without values"
     return model.eval()
@@ -344,14 +358,27 @@ def load_state(folder: Path) -> tuple[ModelConfig, ModelHeader, dict[str, Tensor
     return infer_sizes(header.config, shapes_of(tensors)), header, tensors
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> X2SAM:
+def load_model(
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    quality: Quality = "exact",
+    max_vram: float | None = None,
+) -> X2SAM:
     """The network of a model folder, in evaluation mode; `dtype` None keeps the stored one.
+
+    `max_vram`: GB; where the weights would leave too little of them, text layers wait on the host.
 
     Raises ModelError as `load_state` does, and when names or shapes do not fit the network.
     """
     config, _, tensors = load_state(folder)
-    state = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
-    return build(config, state, device=device, source=str(folder))
+    size = sum(tensor.numel() * (dtype or tensor.dtype).itemsize for tensor in tensors.values())
+    streamed = too_large(size, max_vram)
+    state = {
+        name: tensor.to("cpu" if streamed and name.startswith(TEXT_LAYERS) else device, dtype)
+        for name, tensor in tensors.items()
+    }
+    return build(at_quality(config, quality), state, device=device, source=str(folder), streamed=streamed)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -58,6 +58,8 @@ class MemoryConfig:
     anchored: bool = False
     # Whether the region that asks for a single object enters the memory, for the whole shot. Not as released.
     prompts: bool = False
+    # Cells along a side that self-attention reads as one on the scales finer than the coarsest; 1: each, as released.
+    pooled: int = 1
     fuser_layers: int = 2
     fuser_feedforward: int = 1024
     # Guidance map g in [0, 1] enters the mask downsampler as scale * g + bias.

@@ -39,15 +39,17 @@ def temporal(gap: int, dim: int, *, compute: torch.dtype = torch.float32) -> Ten
     return torch.cat((angles.sin(), angles.cos()))
 
 
-def rope(dim: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+def rope(dim: int, height: int, width: int, pooled: int = 1) -> tuple[Tensor, Tensor]:
     """Cosines and sines of axial RoPE, each (height * width, dim / 2) float32, one per pair of channels.
 
-    The first dim/4 pairs turn with the column, the rest with the row.
+    The first dim/4 pairs turn with the column, the rest with the row. `pooled`: cells along a side, of a grid so many
+    times finer, that each stands for; it turns as their middle.
     """
     frequencies = TEMPERATURE ** -(torch.arange(0, dim, 4).float() / dim)
     index = torch.arange(height * width)
-    columns = torch.outer((index % width).float(), frequencies)
-    rows = torch.outer(torch.div(index, width, rounding_mode="floor").float(), frequencies)
+    middle = (pooled - 1) / 2
+    columns = torch.outer((index % width).float() * pooled + middle, frequencies)
+    rows = torch.outer(torch.div(index, width, rounding_mode="floor").float() * pooled + middle, frequencies)
     angles = torch.cat((columns, rows), dim=-1)
     return angles.cos(), angles.sin()
 
@@ -75,9 +77,9 @@ def sine_tokens(dim: int, height: int, width: int, device: torch.device, dtype: 
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def turns_on(dim: int, height: int, width: int, device: torch.device) -> Tensor:
+def turns_on(dim: int, height: int, width: int, device: torch.device, pooled: int = 1) -> Tensor:
     """`rope` on a device, as complex64 numbers for `rotate`, (height * width, dim / 2)."""
-    return torch.complex(*rope(dim, height, width)).to(device)
+    return torch.complex(*rope(dim, height, width, pooled)).to(device)
 
 
 @lru_cache(maxsize=32)

@@ -8,6 +8,7 @@ weights, keys of the memory without RoPE but with additive sine and frame-gap en
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -25,34 +26,67 @@ class MemoryAttention(nn.Module):
     def __init__(self, config: MemoryConfig, dim: int) -> None:
         super().__init__()
         self.dim = dim
+        self.pooled = config.pooled
         self.layers = nn.ModuleList(MemoryLayer(config, dim) for _ in range(config.layers))
         self.layer_norm = nn.LayerNorm(dim)
 
-    def prepare(self, level_bchw: Tensor) -> Tensor:
-        """The part that sees only its own frame: first self-attention, (B, tokens, C). Batches over frames."""
+    def prepare(self, level_bchw: Tensor, *, fine: bool = False) -> Tensor:
+        """The part that sees only its own frame: first self-attention, (B, tokens, C). Batches over frames. `fine`:
+        whether the scale is finer than the coarsest."""
         height, width = level_bchw.shape[-2:]
         tokens = level_bchw.flatten(2).mT
         tokens = tokens + 0.1 * sine_tokens(self.dim, height, width, tokens.device, tokens.dtype)
-        return self.layers[0].look_at_self(tokens, self._turns(level_bchw))
+        return self.layers[0].look_at_self(tokens, self._sight(level_bchw, fine=fine))
 
-    def forward(self, prepared_blc: Tensor, level_bchw: Tensor, memory_bmc: Tensor, positions_mc: Tensor) -> Tensor:
+    def forward(
+        self,
+        prepared_blc: Tensor,
+        level_bchw: Tensor,
+        memory_bmc: Tensor,
+        positions_mc: Tensor,
+        *,
+        fine: bool = False,
+    ) -> Tensor:
         """Features of one scale conditioned on memory, shaped like `level_bchw`.
 
         `prepared_blc`: what `prepare` gave for the level. `memory_bmc`: tokens of all remembered frames, oldest
-        first; `positions_mc`: their sine plus frame-gap encoding.
+        first; `positions_mc`: their sine plus frame-gap encoding. `fine`: as `prepare` had it.
         """
-        turns = self._turns(level_bchw)
+        sight = self._sight(level_bchw, fine=fine)
         keys = memory_bmc + positions_mc
         tokens = prepared_blc
         for index, layer in enumerate(self.layers):
             if index:
-                tokens = layer.look_at_self(tokens, turns)
-            tokens = layer.look_at_memory(tokens, keys, memory_bmc, turns)
+                tokens = layer.look_at_self(tokens, sight)
+            tokens = layer.look_at_memory(tokens, keys, memory_bmc, sight.turns)
             tokens = layer.think(tokens)
         return self.layer_norm(tokens).mT.unflatten(2, level_bchw.shape[-2:])
 
-    def _turns(self, level_bchw: Tensor) -> Tensor:
-        return turns_on(self.dim, *level_bchw.shape[-2:], level_bchw.device)
+    def _sight(self, level_bchw: Tensor, *, fine: bool) -> Sight:
+        height, width = level_bchw.shape[-2:]
+        pooled = self.pooled if fine else 1
+        turns = turns_on(self.dim, height, width, level_bchw.device)
+        size = height // pooled, width // pooled
+        read = turns if pooled == 1 else turns_on(self.dim, *size, level_bchw.device, pooled)
+        return Sight((height, width), size, turns, read)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How the cells of a scale look at each other: `size` of their grid and of the grid they read, `read_size`, with
+    the rotations of both."""
+
+    size: tuple[int, int]
+    read_size: tuple[int, int]
+    turns: Tensor
+    read_turns: Tensor
+
+    def read(self, tokens_blc: Tensor) -> Tensor:
+        """The cells (B, height * width, C) as they are read: all of them, or the means of squares."""
+        if self.size == self.read_size:
+            return tokens_blc
+        cells = tokens_blc.mT.unflatten(2, self.size)
+        return F.adaptive_avg_pool2d(cells, self.read_size).flatten(2).mT
 
 
 class Carry(nn.Module):
@@ -139,20 +173,21 @@ class MemoryLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(dim)
         self.layer_norm3 = nn.LayerNorm(dim)
 
-    def look_at_self(self, tokens_blc: Tensor, turns: Tensor) -> Tensor:
+    def look_at_self(self, tokens_blc: Tensor, sight: Sight) -> Tensor:
         normed = self.layer_norm1(tokens_blc)
-        return tokens_blc + self.self_attn(normed, normed, normed, turns, rotate_keys=True)
+        read = sight.read(normed)
+        return tokens_blc + self.self_attn(normed, read, read, sight.turns, sight.read_turns)
 
     def look_at_memory(self, tokens_blc: Tensor, keys_bmc: Tensor, values_bmc: Tensor, turns: Tensor) -> Tensor:
         normed = self.layer_norm2(tokens_blc)
-        return tokens_blc + self.cross_attn(normed, keys_bmc, values_bmc, turns, rotate_keys=False)
+        return tokens_blc + self.cross_attn(normed, keys_bmc, values_bmc, turns)
 
     def think(self, tokens_blc: Tensor) -> Tensor:
         return tokens_blc + self.linear2(F.relu(self.linear1(self.layer_norm3(tokens_blc))))
 
 
 class SingleHeadAttention(nn.Module):
-    """One head as wide as the model; queries always rotated, keys only on request."""
+    """One head as wide as the model; queries always rotated, keys where their `key_turns` are given."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -161,8 +196,10 @@ class SingleHeadAttention(nn.Module):
         self.v_proj = nn.Linear(dim, dim)
         self.o_proj = nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, turns: Tensor, *, rotate_keys: bool) -> Tensor:
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, turns: Tensor, key_turns: Tensor | None = None
+    ) -> Tensor:
         q, k, v = rotate(self.q_proj(queries), turns), self.k_proj(keys), self.v_proj(values)
-        if rotate_keys:
-            k = rotate(k, turns)
+        if key_turns is not None:
+            k = rotate(k, key_turns)
         return self.o_proj(F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0])

@@ -116,7 +116,10 @@ class Segmentor(nn.Module):
             levels=pixel.levels_bchw,
             masks=(pixel.masks_bchw,),
             downsampled=self.memory_encoder.downsample(pixel.levels_bchw),
-            prepared=tuple(self.memory_attention.prepare(pixel.levels_bchw[scale]) for scale in scales),
+            prepared=tuple(
+                self.memory_attention.prepare(pixel.levels_bchw[scale], fine=scale > self._coarsest)
+                for scale in scales
+            ),
         )
 
     def decode(self, features: FrameFeatures, memory: Memory, conditions: Conditions) -> Decoded:
@@ -141,7 +144,7 @@ class Segmentor(nn.Module):
         positions, levels = self.memory_positions(memory), list(features.levels)
         for slot, scale in enumerate(self.memory_encoder.scales):
             levels[scale] = self.memory_attention(
-                features.prepared[slot], levels[scale], memory.tokens(slot), positions
+                features.prepared[slot], levels[scale], memory.tokens(slot), positions, fine=scale > self._coarsest
             )
         finest = self.memory_encoder.scales[-1]
         level = features.levels[finest]
@@ -151,6 +154,10 @@ class Segmentor(nn.Module):
         if self.mask_recall is not None:
             masks = self.mask_recall(masks, levels[finest])
         return tuple(levels), masks
+
+    @property
+    def _coarsest(self) -> int:
+        return self.memory_encoder.scales[0]
 
     def memory_positions(self, memory: Memory) -> Tensor:
         """Sine plus frame-gap encoding of all memory tokens, (entries * h * w, C); the same for every scale."""
