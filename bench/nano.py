@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,8 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from x2roto.clip import Frame, spread
+from x2roto.engine.model import pixel_decoder
+from x2roto.engine.model.mask_decoder import ClassPredictor, MaskDecoder
 from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tracker import FrameResult
@@ -326,6 +331,104 @@ def flowed(clip: RealClip) -> Iterator[Masks]:
             cv2.grabCut(frame, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
         mask = (labels & 1).astype(np.bool_)
         yield mask
+
+
+# ---- speed --------------------------------------------------------------------------------------------------
+
+STAGES = (
+    "encoder",
+    "pixel_decoder",
+    "memory_encoder",
+    "memory_attention",
+    "match",
+    "carry",
+    "mask_recall",
+    "reading",
+    "decoder",
+)
+
+
+@app.command()
+def speed(
+    footage: Annotated[Path, typer.Option(help="Folder with MANIFEST.json and gt/.")],
+    model: Annotated[str | None, typer.Option(help="Name or folder of a model.")] = None,
+    limit: Annotated[int, typer.Option(min=4, help="Frames of the clip.")] = 24,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
+) -> None:
+    """Frames/s of the network with one box on the first clip: ours, and in the reference's order of work, in turns;
+    then where ours spends its time."""
+    torch.set_num_threads(threads)
+    segmenter, clip = load_segmenter(model), next(clips(footage, limit))
+    ways = {"reference's order": reference_order, "ours": nullcontext}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, torch.Tensor] = {}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            with way():
+                started = time.perf_counter()
+                *_, last = follow(segmenter, clip.frames, [Box("it", *clip.box)])
+                times[name].append((time.perf_counter() - started) / len(clip.frames))
+            found[name] = last[0].logits > 0
+    agreement = region_similarity(*(each.numpy() for each in found.values()))
+    seconds = {name: median(each) for name, each in times.items()}
+    rows = {name: {"ms per frame": 1e3 * each, "frames/s": 1 / each} for name, each in seconds.items()}
+    show(f"{clip.name}, {len(clip.frames)} frames, {threads} threads, IoU of the last mattes {agreement:.4f}", rows)
+    first, second = seconds.values()
+    typer.echo(f"speed-up {first / second:.2f}")
+    shares = stage_times(segmenter, clip)
+    show("where ours spends its time", {name: {"ms per frame": 1e3 * each} for name, each in shares.items()})
+
+
+@contextmanager
+def reference_order() -> Iterator[None]:
+    """Deformable sampling by `grid_sample`, attention weights written out, class logits and upsampled masks of every
+    query after every decoder layer, as the reference has them (wanghao9610/X2SAM@5b0b106)."""
+    bags, plain = pixel_decoder.sample_in_bags, MaskDecoder.forward
+
+    def forward(self: MaskDecoder, levels: Any, masks: torch.Tensor, conditions: Any) -> Any:
+        every = list(self.layers(levels, masks, conditions))
+        for decoded in every:
+            ClassPredictor().to(masks)(decoded.queries_bqc, conditions)
+            side = 4 * masks.shape[-1]
+            torch.nn.functional.interpolate(decoded.mask_logits_bqhw, size=(side, side), mode="bilinear")
+        return every[-1]
+
+    pixel_decoder.sample_in_bags = pixel_decoder.sample_on_grids
+    MaskDecoder.forward = forward  # type: ignore[method-assign]
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        pixel_decoder.sample_in_bags, MaskDecoder.forward = bags, plain  # type: ignore[method-assign]
+
+
+def stage_times(segmenter: Segmenter, clip: RealClip) -> dict[str, float]:
+    """Seconds per frame in each part of the segmentor, and in all the rest."""
+    spent: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+    handles = []
+    for name in spent:
+        module, begun = getattr(segmenter.model.segmentor, name), [0.0]
+        if module is None:
+            continue
+        before = partial(_begin, begun)
+        after = partial(_end, begun, spent, name)
+        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    started = time.perf_counter()
+    list(follow(segmenter, clip.frames, [Box("it", *clip.box)]))
+    whole = time.perf_counter() - started
+    for handle in handles:
+        handle.remove()
+    spent["everything else"] = whole - sum(spent.values())
+    return {name: seconds / len(clip.frames) for name, seconds in spent.items()}
+
+
+def _begin(begun: list[float], *_: Any) -> None:
+    begun[0] = time.perf_counter()
+
+
+def _end(begun: list[float], spent: dict[str, float], name: str, *_: Any) -> None:
+    spent[name] += time.perf_counter() - begun[0]
 
 
 # ---- output -------------------------------------------------------------------------------------------------
