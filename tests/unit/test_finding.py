@@ -35,7 +35,7 @@ def segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
         means = torch.tensor([segmenter.pixels([rgb]).mean() for rgb in FRAMES])
         frame = int((means - pixels.mean()).abs().argmin())
         masks = torch.full((len(ids), 16, 16), -8.0)
-        masks[:, 4:8, 8:12] = 8.0
+        masks[:, 4:8, 8:12] = 9.0
         masks[:, 12:14, 2:5] = 8.0
         masks[:, 0, 15] = 8.0
         return Found(masks[:, ::2, ::2], masks, torch.full((len(ids),), SURE[frame]))
@@ -52,9 +52,10 @@ def test_words_are_followed_from_the_frame_they_fit_best(segmenter: Segmenter) -
         assert (target.name, target.number, target.kind) == ("man", 0, Kind.OBJECT)
         assert target.bounds is not None
         (window,) = query.windows
-        # Columns 2 to 12 and rows 4 to 14 of 16 cells over 120x80 pixels are the box 15,20 to 90,70.
-        assert (window.x0 + window.x1) / 2 == pytest.approx(52.5, abs=8)
-        assert window.side == 120 == window.x1
+        # Columns 8 to 12 and rows 4 to 8 of 16 cells over 120x80 pixels are the box 60,20 to 90,40.
+        assert (window.x0 + window.x1) / 2 == pytest.approx(75, abs=1)
+        assert (window.y0 + window.y1) / 2 == pytest.approx(30, abs=1)
+        assert window.side == pytest.approx(60, abs=2)
 
 
 def test_things_of_a_class_are_told_apart(segmenter: Segmenter) -> None:
@@ -118,13 +119,19 @@ def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, monkeypatch
     ]
 
 
-def test_boxes_leave_specks_out_and_come_largest_first() -> None:
+def test_boxes_leave_specks_out_and_the_surest_comes_first() -> None:
     mask = torch.full((16, 16), -5.0)
-    mask[4:8, 8:12] = 5
-    mask[12:14, 2:5] = 5
-    mask[15, 15] = 5
+    mask[4:8, 8:12] = 1
+    mask[12:14, 2:5] = 4
+    mask[15, 15] = 3
     seen = Sighting(7, mask, 0.9, 0.9)
-    apart = boxes(seen, 160, 80, apart=True)
-    assert apart == [Box("", 80, 20, 120, 40, frame=7), Box("", 20, 60, 50, 70, frame=7)]
-    assert boxes(seen, 160, 80, apart=False) == [Box("", 20, 20, 120, 70, frame=7)]
-    assert boxes(replace(seen, mask_hw=torch.full((16, 16), -5.0)), 160, 80, apart=True) == []
+    surest, other = Box("", 20, 60, 50, 70, frame=7), Box("", 80, 20, 120, 40, frame=7)
+    assert boxes(seen, 160, 80, apart=True) == [surest, other]
+    assert boxes(seen, 160, 80, apart=False) == [surest]
+
+
+def test_a_box_is_around_what_is_half_as_sure_however_unsure_all_are() -> None:
+    mask = torch.full((16, 16), 0.01).logit()
+    mask[4:8, 8:12] = torch.tensor(0.21).logit()
+    mask[5, 9] = torch.tensor(0.4).logit()
+    assert boxes(Sighting(7, mask, 0.9, 0.9), 160, 80, apart=False) == [Box("", 80, 20, 120, 40, frame=7)]

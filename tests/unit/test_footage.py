@@ -157,6 +157,33 @@ def test_some_phrases_ask_for_what_is_not_there() -> None:
     assert 1 <= sum(map(bool, absent)) <= 16
 
 
+def test_names_apart_are_told_of_everything_they_fit_and_of_some_that_are_nowhere() -> None:
+    data = ProceduralFootage(DRAWN, "genseg", Shape(32, 48, (1,), apart=12), seed=4)
+    several, nowhere = 0, 0
+    for sample in (data[index] for index in range(30)):
+        assert sample.apart
+        assert sample.condition is not None
+        counts = np.bincount(sample.condition, minlength=len(sample.targets))
+        several += int((counts > 1).sum())
+        nowhere += int((counts == 0).sum())
+        assert len(set(sample.targets)) == len(sample.targets) <= 12
+    assert several > 20
+    assert nowhere > 60
+
+
+def test_words_about_a_clip_may_be_asked_of_some_of_its_frames() -> None:
+    whole = ProceduralFootage(DRAWN, "refseg", Shape(32, 48, (6,)), seed=1)
+    some = ProceduralFootage(DRAWN, "refseg", Shape(32, 48, (6,), kept=2), seed=1)
+    assert (whole.frame_count(3), some.frame_count(3)) == (6, 2)
+    assert some[3].targets == whole[3].targets
+    assert np.array_equal(some[3].frames, whole[3].frames[[0, 5]])
+    assert some[3].masks is not None
+    assert whole[3].masks is not None
+    assert np.array_equal(some[3].masks, whole[3].masks[:, [0, 5]])
+    pointed = ProceduralFootage(DRAWN, "objseg", Shape(32, 48, (6,), kept=2), seed=1)
+    assert len(pointed[3].frames) == pointed.frame_count(3) == 6
+
+
 def _photo(complete: bool) -> Labelled:
     rng = np.random.default_rng(5)
     picture = rng.integers(0, 255, (1, 100, 150, 3), dtype=np.uint8)

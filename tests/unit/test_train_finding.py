@@ -118,6 +118,14 @@ def test_nothing_is_held_against_cells_of_which_nothing_is_known() -> None:
     )
 
 
+def test_what_may_be_where_nothing_is_known_is_not_held_to_be_absent() -> None:
+    claimed = found(TRUTH, [20.0, 20.0])
+    unknown = torch.ones_like(TRUTH)
+    unknown[1] = 0
+    assert float(found_losses(claimed, asked(TRUTH), LOSSES).classes) > 5
+    assert float(found_losses(claimed, asked(TRUTH, unknown), LOSSES).classes) < 1e-3
+
+
 def test_only_absent_things_leave_finite_losses() -> None:
     losses = found_losses(found(TRUTH, [0.0, 0.0]), asked(torch.zeros_like(TRUTH)), LOSSES)
     assert torch.isfinite(losses.total)

@@ -27,6 +27,7 @@ Rgb = NDArray[Any]
 
 # Parts of a mask smaller than this share of its largest are specks.
 SPECK = 0.1
+HALF = 0.5
 # Phrases looked for at once; each takes some megabytes.
 TOGETHER = 16
 
@@ -75,15 +76,18 @@ def _seen(segmenter: Segmenter, ids: Tensor, valid: Tensor, index: int | None, r
 
 
 def boxes(seen: Sighting, width: int, height: int, *, apart: bool) -> list[Box]:
-    """Boxes, in pixels of the frame, around what is seen, specks left out: one for each part that touches no other,
-    the largest first, where things are told `apart`, or a single one. Without names."""
-    parts, count = ndimage.label((seen.mask_hw > 0).cpu().numpy())
-    areas = ndimage.sum_labels(parts > 0, parts, range(1, count + 1))
-    kept = [number for number in np.argsort(-areas, kind="stable") if areas[number] >= SPECK * areas.max()]
-    found = [parts == number + 1 for number in kept]
-    if found and not apart:
-        found = [np.any(found, axis=0)]
-    return [replace(_around(mask, width, height), frame=seen.index) for mask in found]
+    """Boxes, in pixels of the frame, around what is seen: one for each part that touches no other, the surest first,
+    specks left out, where things are told `apart`, or around the surest part alone. Without names.
+
+    A cell is in where it is at least half as sure as the surest.
+    """
+    sure = seen.mask_hw.sigmoid().cpu().numpy()
+    parts, count = ndimage.label(sure >= HALF * sure.max())
+    numbers = range(1, count + 1)
+    areas, peaks = ndimage.sum_labels(parts > 0, parts, numbers), ndimage.maximum(sure, parts, numbers)
+    order = np.argsort(-np.asarray(peaks), kind="stable")
+    kept = [number for number in order if areas[number] >= SPECK * areas.max()] if apart else order[:1]
+    return [replace(_around(parts == number + 1, width, height), frame=seen.index) for number in kept]
 
 
 def _around(mask_hw: NDArray[np.bool_], width: int, height: int) -> Box:

@@ -95,7 +95,9 @@ def found_losses(found: Found, asked: Asked, losses: Losses) -> StepLosses:
     coarse_truth, coarse_known = (F.avg_pool2d(x[:, None], 2)[:, 0] for x in (truth, known))
     coarse_known = (coarse_known > 0.5).float()
     seen = truth.flatten(1).sum(1) >= 1
-    presence = F.binary_cross_entropy_with_logits(found.presence_p, seen.float())
+    # That something is not there is only known as far as the picture is.
+    certain = torch.where(seen, 1.0, known.flatten(1).mean(1))
+    presence = F.binary_cross_entropy_with_logits(found.presence_p, seen.float(), certain)
     choice = _choice(found.match_phw, coarse_truth, coarse_known, seen) + _choice(found.mask_phw, truth, known, seen)
     masks = _cross_entropy(found.mask_phw, truth, known)
     likeness = _cross_entropy(found.match_phw, coarse_truth, coarse_known)
