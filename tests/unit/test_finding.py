@@ -10,7 +10,7 @@ import torch
 
 from tests.tiny import TINY, tiny_segmenter
 from x2roto.clip import Frame
-from x2roto.engine.finding import Sighting, boxes
+from x2roto.engine.finding import Sighting, boxes, sightings
 from x2roto.engine.identity import Kind
 from x2roto.engine.model.config import FinderConfig
 from x2roto.engine.model.finder import Found
@@ -65,6 +65,21 @@ def test_things_of_a_class_are_told_apart(segmenter: Segmenter) -> None:
     assert len(one.targets) == 1
     (stuff,) = segmenter.read([Classes("all", (), ("grass",))], FRAMES, looked=LOOKED)
     assert [(target.name, target.number) for (target,) in stuff.targets] == [("grass", 0)]
+
+
+def test_what_is_of_one_class_is_of_no_other(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor) -> Found:
+        masks = torch.full((2, 16, 16), -8.0)
+        masks[:, 4:8, 8:12] = torch.tensor([2.0, 8.0])[:, None, None]
+        masks[:, 12:14, 2:5] = torch.tensor([8.0, 2.0])[:, None, None]
+        return Found(masks[:, ::2, ::2], masks, torch.tensor([3.0, 3.0]))
+
+    monkeypatch.setattr(segmenter.model, "find", find)
+    dog, cat = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]}, apart=True)
+    assert [len(boxes(seen, 160, 80, apart=True)) for seen in (dog, cat)] == [1, 1]
+    assert not ((dog.mask_hw > 0) & (cat.mask_hw > 0)).any()
+    both = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]})
+    assert [len(boxes(seen, 160, 80, apart=True)) for seen in both] == [2, 2]
 
 
 def test_without_other_frames_only_the_first_is_looked_at(segmenter: Segmenter) -> None:

@@ -6,7 +6,7 @@ ways in time, as if a person had drawn a box around it there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from x2roto.engine.identity import EMPTY
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START
 from x2roto.prompt import Box
 
@@ -43,15 +44,23 @@ class Sighting:
     score: float
 
 
-def sightings(segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb]) -> list[Sighting]:
-    """Each phrase on the frame, of those `looked` at by source index, where it is seen best."""
+def sightings(
+    segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb], *, apart: bool = False
+) -> list[Sighting]:
+    """Each phrase on the frame, of those `looked` at by source index, where it is seen best. `apart`: they are
+    classes, and what is of one is of no other."""
     ids, valid = _spelt(segmenter, phrases)
     best: list[Sighting | None] = [None] * len(phrases)
     for index, rgb in looked.items():
-        for number, seen in enumerate(_seen(segmenter, ids, valid, index, rgb)):
+        masks, presence = _found(segmenter, ids, valid, rgb)
+        if apart:
+            masks = _surest(masks, presence)
+        for number, (mask, there) in enumerate(zip(masks, presence.tolist(), strict=True)):
+            inside = mask > 0
+            quality = float((mask.sigmoid() * inside).sum() / (inside.sum() + 1e-6))
             before = best[number]
-            if before is None or seen.score > before.score:
-                best[number] = seen
+            if before is None or there * quality > before.score:
+                best[number] = Sighting(index, mask, there, there * quality)
     return [seen for seen in best if seen is not None]
 
 
@@ -64,15 +73,21 @@ def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor
     return pad_sequence(rows, batch_first=True).to(device), pad_sequence(valid, batch_first=True).to(device)
 
 
-def _seen(segmenter: Segmenter, ids: Tensor, valid: Tensor, index: int | None, rgb: Rgb) -> Iterator[Sighting]:
+def _found(segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb) -> tuple[Tensor, Tensor]:
+    """Mask logits (P, h, w) of all phrases on a frame, and how sure it is (P,) that each is there, in [0, 1]."""
     pixels = segmenter.pixels([rgb])
-    for part, known in zip(ids.split(TOGETHER), valid.split(TOGETHER), strict=True):
-        picture = torch.zeros(len(part), dtype=torch.long, device=part.device)
-        found = segmenter.model.find(pixels, part, known, picture)
-        for mask, presence in zip(found.mask_phw.float(), found.presence_p.float().sigmoid().tolist(), strict=True):
-            inside = mask > 0
-            quality = float((mask.sigmoid() * inside).sum() / (inside.sum() + 1e-6))
-            yield Sighting(index, mask, presence, presence * quality)
+    parts = [
+        segmenter.model.find(pixels, part, known, torch.zeros(len(part), dtype=torch.long, device=part.device))
+        for part, known in zip(ids.split(TOGETHER), valid.split(TOGETHER), strict=True)
+    ]
+    masks = torch.cat([part.mask_phw for part in parts]).float()
+    return masks, torch.cat([part.presence_p for part in parts]).float().sigmoid()
+
+
+def _surest(masks_phw: Tensor, presence_p: Tensor) -> Tensor:
+    """The masks without the cells of which another is surer."""
+    sure = masks_phw.sigmoid() * presence_p[:, None, None]
+    return masks_phw.masked_fill(sure < sure.amax(0), EMPTY)
 
 
 def boxes(seen: Sighting, width: int, height: int, *, apart: bool) -> list[Box]:

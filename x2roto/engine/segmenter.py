@@ -294,7 +294,8 @@ class Segmenter:
             looked = {request.start: plates[request.start]}
         words = wordings(request.prompts)
         targets = self._targets(request.prompts, (), close=True, outlined=False)
-        for target, sighting in zip(targets, sightings(self, words, looked), strict=True):
+        classes = isinstance(request.prompts[0], Classes)
+        for target, sighting in zip(targets, sightings(self, words, looked, apart=classes), strict=True):
             apart = target.kind is Kind.THINGS
             height, width = looked[sighting.index].shape[:2]
             found = boxes(sighting, width, height, apart=apart) if sighting.presence >= reading.presence else []

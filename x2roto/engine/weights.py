@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model_folder import ModelHeader, find_model, read_header, read_json
-from x2roto.engine.quality import at_quality
+from x2roto.engine.quality import at_quality, lightened
 from x2roto.engine.sizes import Shape, infer_sizes
 from x2roto.engine.streaming import stream, too_large
 from x2roto.errors import ModelError
@@ -378,7 +378,8 @@ def load_model(
         name: tensor.to("cpu" if streamed and name.startswith(TEXT_LAYERS) else device, dtype)
         for name, tensor in tensors.items()
     }
-    return build(at_quality(config, quality), state, device=device, source=str(folder), streamed=streamed)
+    model = build(at_quality(config, quality), state, device=device, source=str(folder), streamed=streamed)
+    return lightened(model, quality)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
