@@ -134,19 +134,21 @@ def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, monkeypatch
     ]
 
 
-def test_boxes_leave_specks_out_and_the_surest_comes_first() -> None:
+def test_boxes_leave_specks_out_and_what_is_seen_most_comes_first() -> None:
     mask = torch.full((16, 16), -5.0)
     mask[4:8, 8:12] = 1
     mask[12:14, 2:5] = 4
     mask[15, 15] = 3
     seen = Sighting(7, mask, 0.9, 0.9)
-    surest, other = Box("", 20, 60, 50, 70, frame=7), Box("", 80, 20, 120, 40, frame=7)
-    assert boxes(seen, 160, 80, apart=True) == [surest, other]
-    assert boxes(seen, 160, 80, apart=False) == [surest]
+    large, small = Box("", 80, 20, 120, 40, frame=7), Box("", 20, 60, 50, 70, frame=7)
+    assert boxes(seen, 160, 80, apart=True) == [large, small]
+    assert boxes(seen, 160, 80, apart=False) == [large]
+    mask[4:8, 8:12], mask[15, 15] = -0.7, -5.0
+    assert boxes(seen, 160, 80, apart=True) == [small, large], "sixteen thirds are less than six"
 
 
-def test_a_box_is_around_what_is_half_as_sure_however_unsure_all_are() -> None:
+def test_a_box_is_around_what_is_a_third_as_sure_however_unsure_all_are() -> None:
     mask = torch.full((16, 16), 0.01).logit()
-    mask[4:8, 8:12] = torch.tensor(0.21).logit()
+    mask[4:8, 8:12] = torch.tensor(0.13).logit()
     mask[5, 9] = torch.tensor(0.4).logit()
     assert boxes(Sighting(7, mask, 0.9, 0.9), 160, 80, apart=False) == [Box("", 80, 20, 120, 40, frame=7)]
