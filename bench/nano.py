@@ -162,10 +162,10 @@ def asked(clip: FilmedClip, random: np.random.Generator) -> Iterator[tuple[str, 
     for kind, expressions, make in (("text", said.expressions, Text), ("question", said.questions, Question)):
         if expressions:
             one = expressions[int(random.integers(len(expressions)))]
-            yield kind, make(one.text, "it"), masks[list(one.actors)].any(0)
+            yield kind, make("it", one.text), masks[list(one.actors)].any(0)
     if said.absent:
         one = said.absent[int(random.integers(len(said.absent)))]
-        yield "absent", Text(one.text, "it"), nothing
+        yield "absent", Text("it", one.text), nothing
     if any(said.classes.actors):
         actors = [actor for group in said.classes.actors for actor in group]
         yield "classes", Classes("all", said.classes.names), masks[actors].any(0)
@@ -286,7 +286,7 @@ def prompts_of(clip: RealClip) -> dict[str, Prompt]:
         "box": Box("it", *clip.box, 0),
         "point": Points("it", (clip.point,), 0),
         "mask": MaskPrompt("it", clip.masks[0], 0),
-        "text": Text(clip.text, "it"),
+        "text": Text("it", clip.text),
     }
 
 

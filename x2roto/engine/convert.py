@@ -237,6 +237,7 @@ PARTS = {
     "segmentor.": "mask decoder",
     "vlm.model.visual.": "vision tower",
     "vlm.": "language model",
+    "finder.": "finder",
     "": "projectors",
 }
 """Parts by the prefix of their parameters; the first that fits counts."""

@@ -48,8 +48,9 @@ class Query:
 
     @property
     def absent(self) -> bool:
-        """Whether nothing it asks for is anywhere in the shot."""
-        return all(target.kind is Kind.ABSENT for targets in self.targets for target in targets)
+        """Whether it asks for something, and nothing of that is anywhere in the shot."""
+        kinds = {target.kind for targets in self.targets for target in targets}
+        return kinds == {Kind.ABSENT}
 
 
 # Per set, per target: the identities followed so far.
