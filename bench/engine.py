@@ -37,6 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
 
+from x2roto.cli.options import Quality
 from x2roto.clip import Frame
 from x2roto.engine.assembly import NONE, Conditions, Spliced
 from x2roto.engine.identity import Target
@@ -156,12 +157,6 @@ class Size(StrEnum):
 class Dtype(StrEnum):
     BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
-
-
-class Quality(StrEnum):
-    EXACT = "exact"
-    FAST = "fast"
-    DRAFT = "draft"
 
 
 def workload(
@@ -288,7 +283,7 @@ def attend(segmentor: Segmentor, frame: FrameFeatures, memory: Memory, scale: in
     """One scale of one frame conditioned on memory, with the part that may run ahead."""
     attention, level = segmentor.memory_attention, frame.levels[scale]
     positions = segmentor.memory_positions(memory)
-    fine = scale > segmentor.memory_encoder.scales[0]
+    fine = segmentor.fine(scale)
     prepared = attention.prepare(level, fine=fine)
     attended: Tensor = attention(prepared, level, memory.tokens(scale), positions, fine=fine)
     return attended

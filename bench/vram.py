@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import engine
@@ -68,14 +67,6 @@ class Fused(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Bytes of one stage beyond weights and the shot's memory."""
-
-    name: str
-    peak: int
-
-
 def peak_of(run: Callable[[], object], held: Sequence[Tensor]) -> int:
     """The most bytes of tensors that live at once, beside those held before."""
     live = Live(held)
@@ -84,7 +75,8 @@ def peak_of(run: Callable[[], object], held: Sequence[Tensor]) -> int:
     return live.peak
 
 
-def stages(scene: engine.Scene) -> Sequence[Account]:
+def stages(scene: engine.Scene) -> dict[str, int]:
+    """Most bytes of each stage beside weights and the shot's memory."""
     segmentor, chunk = scene.segmentor, scene.workload.chunk
     frame = scene.frame
     runs: list[tuple[str, Callable[[], object]]] = [
@@ -95,7 +87,7 @@ def stages(scene: engine.Scene) -> Sequence[Account]:
     if scene.workload.language:
         runs += [(stage.name, stage.run) for stage in engine.language_stages(scene)]
     held = [*scene.model.parameters(), *scene.model.buffers()]
-    return [Account(name, peak_of(run, held)) for name, run in runs]
+    return {name: peak_of(run, held) for name, run in runs}
 
 
 def engine_features(scene: engine.Scene) -> object:
@@ -137,9 +129,9 @@ def main(
     table = Table(title=f"GB, bfloat16, {side}x{side}, memory of 5, chunk {chunk}")
     table.add_column("what")
     table.add_column("GB", justify="right")
-    for name, size in (*parts.items(), ("memory of a shot", kept), *((each.name, each.peak) for each in found)):
+    for name, size in (*parts.items(), ("memory of a shot", kept), *found.items()):
         table.add_row(name, f"{size / GB:.2f}")
-    most = max(each.peak for each in found)
+    most = max(found.values())
     resident = parts["segmentor, projectors"] + parts["vision tower, vocabulary"]
     table.add_row("all on the device", f"{(resident + parts['text layers'] + kept + most) / GB:.2f}")
     table.add_row("text layers one at a time", f"{(resident + parts['one text layer'] + kept + most) / GB:.2f}")

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import ByteLevel
 
 from x2roto.engine.model.config import (
+    FinderConfig,
     MaskDecoderConfig,
     MaskEncoderConfig,
     MemoryConfig,
@@ -72,6 +73,9 @@ TINY = ModelConfig(
         "tie_word_embeddings": True,
     },
 )
+
+
+FINDER = FinderConfig(dim=16, heads=2, layers=1, text_layers=1, feedforward=24, widths=(16, 16, 24, 32))
 
 
 def byte_tokenizer() -> Tokenizer:

@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import TINY, tiny_segmenter
+from tests.tiny import FINDER, TINY, tiny_segmenter
 from x2roto.clip import Frame
 from x2roto.engine.finding import Sighting, boxes, sightings
 from x2roto.engine.identity import Kind
-from x2roto.engine.model.config import FinderConfig
 from x2roto.engine.model.finder import Found
 from x2roto.engine.segmenter import Reading, Segmenter
 from x2roto.prompt import Box, Classes, Question, Text
 
 MEMORY = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
-FINDER = FinderConfig(dim=16, heads=2, layers=1, text_layers=1, feedforward=24, widths=(16, 16, 24, 32))
 MAN = Text("man", "the man")
 # Told apart by how bright they are.
 FRAMES = [np.full((80, 120, 3), 20 + 40 * index, np.uint8) for index in range(5)]
@@ -31,7 +29,9 @@ def segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
     """Sees everything on two parts of every frame, on the third best, on the fifth hardly."""
     segmenter = tiny_segmenter(memory=MEMORY, room=2.0, finder=FINDER)
 
-    def find(pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor) -> Found:
+    def find(
+        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, together: int
+    ) -> Found:
         means = torch.tensor([segmenter.pixels([rgb]).mean() for rgb in FRAMES])
         frame = int((means - pixels.mean()).abs().argmin())
         masks = torch.full((len(ids), 16, 16), -8.0)
@@ -68,7 +68,9 @@ def test_things_of_a_class_are_told_apart(segmenter: Segmenter) -> None:
 
 
 def test_what_is_of_one_class_is_of_no_other(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor) -> Found:
+    def find(
+        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, together: int
+    ) -> Found:
         masks = torch.full((2, 16, 16), -8.0)
         masks[:, 4:8, 8:12] = torch.tensor([2.0, 8.0])[:, None, None]
         masks[:, 12:14, 2:5] = torch.tensor([8.0, 2.0])[:, None, None]
@@ -122,9 +124,11 @@ def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, monkeypatch
     asked: list[torch.Tensor] = []
     found = segmenter.model.find
 
-    def listening(pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor) -> Found:
+    def listening(
+        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, together: int
+    ) -> Found:
         asked.extend(row[real] for row, real in zip(ids, valid, strict=True))
-        return found(pixels, ids, valid, pictures)
+        return found(pixels, ids, valid, pictures, together)
 
     monkeypatch.setattr(segmenter.model, "find", listening)
     segmenter.read([Classes("all", ("small dog", "cat"))], FRAMES)

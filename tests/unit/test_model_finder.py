@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.tiny import TINY, tiny_model
+from tests.tiny import FINDER, TINY, tiny_model
 from x2roto.engine.model.config import FinderConfig
 from x2roto.engine.model.finder import MOST_WORDS, Found
 from x2roto.engine.sizes import infer_sizes
 from x2roto.engine.weights import shapes_of
 
-SIZES = FinderConfig(dim=16, heads=2, layers=1, text_layers=1, feedforward=24, widths=(16, 16, 24, 32))
-MODEL = tiny_model(config=replace(TINY, finder=SIZES))
+MODEL = tiny_model(config=replace(TINY, finder=FINDER))
 GENERATOR = torch.Generator().manual_seed(5)
 PIXELS = torch.randn(3, 3, 64, 64, generator=GENERATOR)
 IDS = torch.randint(0, 200, (4, 7), generator=GENERATOR)
@@ -70,6 +69,6 @@ def test_a_long_phrase_loses_its_end() -> None:
 
 def test_its_sizes_are_told_by_its_weights() -> None:
     unknown = replace(MODEL.config, finder=FinderConfig(heads=2, widths=(1, 1, 1, 1)))
-    assert infer_sizes(unknown, shapes_of(MODEL.state_dict())).finder == SIZES
+    assert infer_sizes(unknown, shapes_of(MODEL.state_dict())).finder == FINDER
     without = {name: shape for name, shape in shapes_of(MODEL.state_dict()).items() if "finder" not in name}
     assert infer_sizes(MODEL.config, without).finder.dim == 0

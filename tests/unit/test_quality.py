@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import TINY, tiny_model, write_tiny_model
+from tests.tiny import FINDER, TINY, tiny_model, write_tiny_model
 from x2roto.clip import Frame
-from x2roto.engine.model.config import FinderConfig, ModelConfig
+from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model.encodings import rope
 from x2roto.engine.model.memory_attention import MemoryAttention
 from x2roto.engine.quality import at_quality, lightened
@@ -51,9 +51,8 @@ def test_only_scales_finer_than_the_coarsest_read_four_cells_as_one() -> None:
 
 
 def test_only_a_network_with_a_finder_leaves_its_reading_out() -> None:
-    finder = FinderConfig(dim=16, heads=2, layers=1, text_layers=1, feedforward=24, widths=(16, 16, 24, 32))
     reading = replace(TINY, decoder=replace(TINY.decoder, reading=1))
-    for config, left in ((reading, True), (replace(reading, finder=finder), False)):
+    for config, left in ((reading, True), (replace(reading, finder=FINDER), False)):
         assert (lightened(tiny_model(config=config), "fast").segmentor.reading is not None) == left
         assert lightened(tiny_model(config=config), "exact").segmentor.reading is not None
 

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import ROWS, TINY, tiny_model, tiny_segmenter
-from x2roto.engine.model.config import FinderConfig
+from tests.tiny import FINDER, ROWS, TINY, tiny_model, tiny_segmenter
 from x2roto.engine.model.finder import Found
 from x2roto.train.collate import Batch, Preparer, Reader, collate
 from x2roto.train.config import Losses
 from x2roto.train.finding import Asked, FinderStage, found_losses, learn_finder, phrases
 from x2roto.train.samples import ClipSample
 
-SIZES = FinderConfig(dim=16, heads=2, layers=1, text_layers=1, feedforward=24, widths=(16, 16, 24, 32))
 SEGMENTER = tiny_segmenter()
 LOSSES = Losses()
 LEFT, RIGHT = (np.zeros((1, 64, 64), np.bool_) for _ in range(2))
@@ -133,7 +131,7 @@ def test_only_absent_things_leave_finite_losses() -> None:
 
 
 def test_it_learns_names_and_nothing_else_does() -> None:
-    model = tiny_model(config=replace(TINY, finder=SIZES)).train()
+    model = tiny_model(config=replace(TINY, finder=FINDER)).train()
     assert model.config.language["text_config"]["vocab_size"] == ROWS
     learn_finder(model)
     learning = {name.partition(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}

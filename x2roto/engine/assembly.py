@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -54,6 +55,13 @@ class Conditions:
     seg_embeds: Tensor
     embed_mask: Tensor
     token_mask: Tensor
+
+    @classmethod
+    def without_language(cls, batch: int, dim: int, device: torch.device, dtype: torch.dtype) -> Self:
+        """One token of zeros, nothing added to the queries."""
+        zeros = torch.zeros(batch, 1, dim, device=device, dtype=dtype)
+        real = torch.ones(batch, 1, dtype=torch.bool, device=device)
+        return cls(zeros, zeros, zeros, real, real)
 
 
 def splice(

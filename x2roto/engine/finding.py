@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from x2roto.engine.identity import EMPTY
+from x2roto.engine.identity import EMPTY, mean_coverage
+from x2roto.engine.model.finder import padded
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START
 from x2roto.prompt import Box
 
 if TYPE_CHECKING:
-    from x2roto.engine.segmenter import Segmenter
-
-Rgb = NDArray[Any]
+    from x2roto.engine.segmenter import Rgb, Segmenter
 
 # Parts of a mask of which less than this share of its largest is seen are specks.
 SPECK = 0.1
@@ -57,11 +55,9 @@ def sightings(
         if apart:
             masks = _surest(masks, presence)
         for number, (mask, there) in enumerate(zip(masks, presence.tolist(), strict=True)):
-            inside = mask > 0
-            quality = float((mask.sigmoid() * inside).sum() / (inside.sum() + 1e-6))
-            before = best[number]
-            if before is None or there * quality > before.score:
-                best[number] = Sighting(index, mask, there, there * quality)
+            score, before = there * mean_coverage(mask), best[number]
+            if before is None or score > before.score:
+                best[number] = Sighting(index, mask, there, score)
     return [seen for seen in best if seen is not None]
 
 
@@ -69,20 +65,15 @@ def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor
     """Token ids (P, L) of phrases as conversations have them, and which of them are real."""
     marked = [f"{PHRASE_START}{phrase}{PHRASE_END}" for phrase in phrases]
     rows = [torch.tensor(segmenter.tokenizer.encode(text, add_special_tokens=False).ids) for text in marked]
-    valid = [torch.ones_like(row, dtype=torch.bool) for row in rows]
-    device = segmenter.device
-    return pad_sequence(rows, batch_first=True).to(device), pad_sequence(valid, batch_first=True).to(device)
+    ids, valid = padded(rows)
+    return ids.to(segmenter.device), valid.to(segmenter.device)
 
 
 def _found(segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb) -> tuple[Tensor, Tensor]:
     """Mask logits (P, h, w) of all phrases on a frame, and how sure it is (P,) that each is there, in [0, 1]."""
-    pixels = segmenter.pixels([rgb])
-    parts = [
-        segmenter.model.find(pixels, part, known, torch.zeros(len(part), dtype=torch.long, device=part.device))
-        for part, known in zip(ids.split(TOGETHER), valid.split(TOGETHER), strict=True)
-    ]
-    masks = torch.cat([part.mask_phw for part in parts]).float()
-    return masks, torch.cat([part.presence_p for part in parts]).float().sigmoid()
+    picture = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+    found = segmenter.model.find(segmenter.pixels([rgb]), ids, valid, picture, together=TOGETHER)
+    return found.mask_phw.float(), found.presence_p.float().sigmoid()
 
 
 def _surest(masks_phw: Tensor, presence_p: Tensor) -> Tensor:

@@ -119,9 +119,13 @@ class Candidates:
 
     def quality(self, index: int) -> float:
         """Mean coverage inside a query's mask, 0 for an empty one."""
-        logits = self.logits[index]
-        inside = logits > 0
-        return float((logits.sigmoid() * inside).sum() / (inside.sum() + 1e-6))
+        return mean_coverage(self.logits[index])
+
+
+def mean_coverage(logits_hw: Tensor) -> float:
+    """Mean coverage inside a mask, 0 for an empty one."""
+    inside = logits_hw > 0
+    return float((logits_hw.sigmoid() * inside).sum() / (inside.sum() + 1e-6))
 
 
 Followed = tuple[list[Seen], list[Identity]]

@@ -309,9 +309,8 @@ class Segmenter:
 
     def _absent(self, target: Target) -> Query:
         """Nothing to follow."""
-        none = torch.zeros(1, 1, self.model.config.dim, device=self.device, dtype=self.model.dtype)
-        real = torch.ones(1, 1, dtype=torch.bool, device=self.device)
-        return Query(((target,),), Conditions(none, none, none, real, real), None, ("",))
+        nothing = Conditions.without_language(1, self.model.config.dim, self.device, self.model.dtype)
+        return Query(((target,),), nothing, None, ("",))
 
     def _tokens(self, turns: Sequence[Turn], seen: _Glimpse) -> TokenStream:
         return tokenise(conversation(turns, seen.text), self.tokenizer, self.special)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from x2roto.engine import preprocess
-from x2roto.engine.model.finder import Found
+from x2roto.engine.model.finder import Found, padded
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.train.collate import Batch
 from x2roto.train.config import Losses
+from x2roto.train.losses import dice_sum
 from x2roto.train.matching import Answers, FrameTarget
 from x2roto.train.network import StepLosses
 
@@ -60,10 +60,8 @@ def phrases(batch: Batch) -> Asked:
     """Every condition of every conversation on every frame, but for frames without labels."""
     found = list(_phrases(batch))
     ids, pictures, truth, known = zip(*found, strict=True)
-    valid = [torch.ones_like(row, dtype=torch.bool) for row in ids]
     return Asked(
-        pad_sequence(list(ids), batch_first=True),
-        pad_sequence(valid, batch_first=True, padding_value=False),
+        *padded(ids),
         torch.tensor(pictures, device=ids[0].device),
         torch.stack(truth),
         torch.stack(known),
@@ -130,9 +128,8 @@ def _dice(logits_phw: Tensor, truth_phw: Tensor, known_phw: Tensor, seen_p: Tens
     """Of what is there."""
     if not seen_p.any():
         return logits_phw.sum() * 0
-    found = (logits_phw.sigmoid() * known_phw)[seen_p].flatten(1)
-    truth = (truth_phw * known_phw)[seen_p].flatten(1)
-    return (1 - (2 * (found * truth).sum(1) + 1) / (found.sum(1) + truth.sum(1) + 1)).mean()
+    logits, truth, known = (each[seen_p].flatten(1) for each in (logits_phw, truth_phw, known_phw))
+    return dice_sum(logits, truth, known) / len(logits)
 
 
 def _answers(found: Found, length: int) -> Answers:

@@ -383,10 +383,8 @@ def _rows(text: Text, total: int) -> Tensor:
 
 
 def nothing_asked(model: SegmentorAlone, batch: int) -> Conditions:
-    """Conditions without language: one token of zeros, nothing added to the queries."""
-    zeros = torch.zeros(batch, 1, model.config.dim, device=model.device)
-    real = torch.ones(batch, 1, dtype=torch.bool, device=model.device)
-    return Conditions(zeros, zeros, zeros, real, real)
+    """Conditions without language."""
+    return Conditions.without_language(batch, model.config.dim, model.device, torch.get_default_dtype())
 
 
 def graded(

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from x2roto.engine.model.config import FinderConfig
 from x2roto.engine.model.encodings import sine_tokens
@@ -57,10 +58,21 @@ class Finder(nn.Module):
         )
         self.mask = nn.Conv2d(FINE, 1, 1)
 
-    def forward(self, pixels_bchw: Tensor, words_plw: Tensor, valid_pl: Tensor, pictures_p: Tensor) -> Found:
+    def forward(
+        self, pixels_bchw: Tensor, words_plw: Tensor, valid_pl: Tensor, pictures_p: Tensor, together: int = 0
+    ) -> Found:
         """`pixels_bchw`: normalised pictures. `words_plw`: embeddings of each phrase's tokens, as far as `valid_pl`
-        says. `pictures_p`: which picture each phrase is about."""
-        finest, middle, coarse = self.eyes(pixels_bchw)
+        says. `pictures_p`: which picture each phrase is about. `together`: most phrases at once, 0 for all; the
+        pictures are looked at once."""
+        levels, size = self.eyes(pixels_bchw), together or len(words_plw)
+        split = zip(words_plw.split(size), valid_pl.split(size), pictures_p.split(size), strict=True)
+        parts = [self._found(levels, *part) for part in split]
+        return Found(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Found)))
+
+    def _found(
+        self, levels_bchw: tuple[Tensor, ...], words_plw: Tensor, valid_pl: Tensor, pictures_p: Tensor
+    ) -> Found:
+        finest, middle, coarse = levels_bchw
         tokens, phrases = self.words(words_plw, valid_pl)
         match = self._match(middle, phrases, pictures_p)
         read, presence = self._read(coarse, match, tokens, phrases, valid_pl, pictures_p)
@@ -174,6 +186,13 @@ class WordEncoder(nn.Module):
             tokens = layer(tokens, src_key_padding_mask=~valid_pl)
         weights = valid_pl.to(tokens.dtype)[..., None]
         return tokens, (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def padded(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Token ids of phrases as one tensor (P, L), and which of them are real."""
+    lengths = torch.tensor([len(row) for row in ids], device=ids[0].device)
+    rows = pad_sequence(list(ids), batch_first=True)
+    return rows, torch.arange(rows.shape[1], device=rows.device) < lengths[:, None]
 
 
 def _layer(config: FinderConfig) -> nn.TransformerEncoderLayer:

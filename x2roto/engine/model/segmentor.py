@@ -117,8 +117,7 @@ class Segmentor(nn.Module):
             masks=(pixel.masks_bchw,),
             downsampled=self.memory_encoder.downsample(pixel.levels_bchw),
             prepared=tuple(
-                self.memory_attention.prepare(pixel.levels_bchw[scale], fine=scale > self._coarsest)
-                for scale in scales
+                self.memory_attention.prepare(pixel.levels_bchw[scale], fine=self.fine(scale)) for scale in scales
             ),
         )
 
@@ -144,7 +143,7 @@ class Segmentor(nn.Module):
         positions, levels = self.memory_positions(memory), list(features.levels)
         for slot, scale in enumerate(self.memory_encoder.scales):
             levels[scale] = self.memory_attention(
-                features.prepared[slot], levels[scale], memory.tokens(slot), positions, fine=scale > self._coarsest
+                features.prepared[slot], levels[scale], memory.tokens(slot), positions, fine=self.fine(scale)
             )
         finest = self.memory_encoder.scales[-1]
         level = features.levels[finest]
@@ -155,9 +154,9 @@ class Segmentor(nn.Module):
             masks = self.mask_recall(masks, levels[finest])
         return tuple(levels), masks
 
-    @property
-    def _coarsest(self) -> int:
-        return self.memory_encoder.scales[0]
+    def fine(self, scale: int) -> bool:
+        """Whether a scale of memory is finer than the coarsest."""
+        return scale > self.memory_encoder.scales[0]
 
     def memory_positions(self, memory: Memory) -> Tensor:
         """Sine plus frame-gap encoding of all memory tokens, (entries * h * w, C); the same for every scale."""

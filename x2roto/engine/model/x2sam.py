@@ -32,13 +32,15 @@ class X2SAM(nn.Module):
         self.bg_embeds = nn.Embedding(1, config.dim)
         self.finder = Finder(config.finder, text_dim) if config.finder.dim else None
 
-    def find(self, pixels_bchw: Tensor, ids_pl: Tensor, valid_pl: Tensor, pictures_p: Tensor) -> Found:
+    def find(
+        self, pixels_bchw: Tensor, ids_pl: Tensor, valid_pl: Tensor, pictures_p: Tensor, together: int = 0
+    ) -> Found:
         """What phrases of token ids (P, L), as far as `valid_pl` says, mean in those of the pictures (B, 3, S, S)
-        that they are about."""
+        that they are about; `together` as `Finder` takes it."""
         assert self.finder is not None
         ids, valid = ids_pl[:, :MOST_WORDS], valid_pl[:, :MOST_WORDS]
         words = self.vlm.get_input_embeddings()(ids)
-        return self.finder(pixels_bchw, words, valid, pictures_p)
+        return self.finder(pixels_bchw, words, valid, pictures_p, together)
 
     def region_map(self, region_bhwc: Tensor) -> Tensor:
         """Third-stage features as language-wide maps (B, h / 2, w / 2, D)."""
