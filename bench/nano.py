@@ -47,7 +47,7 @@ app = typer.Typer(add_completion=False)
 Masks = NDArray[np.bool_]
 HELD_BACK = 20_260  # first number of the seeds of clips that are only measured
 GLIMPSE = 16
-PARTS = ("windows", "palette", "carry", "match", "reading")
+PARTS = ("windows", "palette", "carry", "match", "reading", "outliner")
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ def procedural(
     width, height = (int(side) for side in size.split("x"))
     segmenter, stock = load_segmenter(model), Material.open(material)
     scores: dict[str, Scores] = {}
-    presence: list[bool] = []
+    presence: dict[str, list[bool]] = {}
     switches, seen = IdentitySwitches(), 0
     for number in range(count):
         clip = film(stock, (HELD_BACK, number), Shape(height, width, (frames,)), frames)
@@ -134,8 +134,8 @@ def procedural(
             rgbs = clip.rendered.frames
             assert rgbs is not None
             for index, objects in enumerate(follow(segmenter, rgbs, [prompt])):
-                if kind == "absent":
-                    presence.append(not any(each.present for each in objects))
+                if kind.startswith("absent"):
+                    presence.setdefault(kind, []).append(not any(each.present for each in objects))
                     continue
                 found = np.zeros(truth[index].shape, np.bool_)
                 if objects:
@@ -147,8 +147,8 @@ def procedural(
         if (number + 1) % 20 == 0:
             typer.echo(f"{number + 1} of {count} clips", err=True)
     rows = {kind: each.row() for kind, each in scores.items()}
-    if presence:
-        rows["absent"] = {"right": round(fmean(presence), 4), "frames": len(presence)}
+    for kind, right in presence.items():
+        rows[kind] = {"right": round(fmean(right), 4), "frames": len(right)}
     if seen:
         rows["classes"]["switches per 100 frames"] = round(100 * switches.result()["IDSW"] / seen, 2)
     show(f"{count} procedural clips, {size}, {frames} frames, seeds ({HELD_BACK}, 0…{count - 1})", rows)
@@ -174,6 +174,8 @@ def asked(clip: FilmedClip, random: np.random.Generator) -> Iterator[tuple[str, 
         actor = int(random.choice(shown))
         for kind in KINDS:
             yield kind, asking(kind, masks[actor, 0], random), masks[actor]
+    if clip.rivals:
+        yield "absent, often seen", Text("it", f"the {random.choice(clip.rivals)}"), nothing
 
 
 def count_switches(
@@ -260,6 +262,8 @@ def lessened(segmenter: Segmenter, parts: Sequence[str]) -> Segmenter:
             model.config = replace(model.config, room=0.0)
         elif part == "palette":
             model.config = replace(model.config, palette=0.0)
+        elif part == "outliner":
+            model.outliner = None
         else:
             getattr(segmentor, part).silence()
     return segmenter
@@ -404,13 +408,13 @@ def reference_order() -> Iterator[None]:
 
 
 def stage_times(segmenter: Segmenter, clip: RealClip) -> dict[str, float]:
-    """Seconds per frame in each part of the segmentor, and in all the rest."""
-    spent: dict[str, float] = dict.fromkeys(STAGES, 0.0)
-    handles = []
+    """Seconds per frame in each part of the segmentor, in the finder's eyes and the outliner, and in all the rest."""
+    model, handles = segmenter.model, []
+    parts = {name: getattr(model.segmentor, name) for name in STAGES}
+    parts |= {"eyes": model.finder and model.finder.eyes, "outliner": model.outliner}
+    spent = {name: 0.0 for name, module in parts.items() if module is not None}
     for name in spent:
-        module, begun = getattr(segmenter.model.segmentor, name), [0.0]
-        if module is None:
-            continue
+        module, begun = parts[name], [0.0]
         before = partial(_begin, begun)
         after = partial(_end, begun, spent, name)
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]

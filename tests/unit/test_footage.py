@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,18 @@ def test_some_phrases_ask_for_what_is_not_there() -> None:
     samples = [data[index] for index in range(40)]
     absent = [set(range(len(s.targets))) - set(s.condition.tolist()) for s in samples if s.condition is not None]
     assert 1 <= sum(map(bool, absent)) <= 16
+
+
+def test_what_is_often_somewhere_is_often_asked_for_in_vain() -> None:
+    there, in_vain = Counter[str](), Counter[str]()
+    for number in range(60):
+        clip = film(DRAWN, (6, number), Shape(16, 24, (1,)), 1)
+        assert set(clip.rivals) <= set(clip.language.elsewhere)
+        there.update({name for actor in clip.scene.actors for name in actor.label.nouns})
+        in_vain.update(clip.rivals)
+    often = [name for name, count in there.items() if count >= 12]
+    assert len(often) >= 3
+    assert all(in_vain[name] >= 5 for name in often)
 
 
 def test_names_apart_are_told_of_everything_they_fit_and_of_some_that_are_nowhere() -> None:

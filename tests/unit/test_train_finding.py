@@ -130,6 +130,14 @@ def test_only_absent_things_leave_finite_losses() -> None:
     assert float(losses.language) == 0
 
 
+def test_its_eyes_can_stay_as_they_are() -> None:
+    model = tiny_model(config=replace(TINY, finder=FINDER)).train()
+    learn_finder(model, eyes=False)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning
+    assert all(name.startswith("finder.") and ".eyes." not in name for name in learning)
+
+
 def test_it_learns_names_and_nothing_else_does() -> None:
     model = tiny_model(config=replace(TINY, finder=FINDER)).train()
     assert model.config.language["text_config"]["vocab_size"] == ROWS

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from x2roto.engine import preprocess
 from x2roto.engine.model.finder import Found, padded
+from x2roto.engine.model.segmentor import STRIDE
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.train.collate import Batch
 from x2roto.train.config import Losses
@@ -22,7 +23,6 @@ from x2roto.train.losses import dice_sum
 from x2roto.train.matching import Answers, FrameTarget
 from x2roto.train.network import StepLosses
 
-STRIDE = 4  # of the masks
 CHOICE_WEIGHT = 0.5  # of the softmax over space, of the cells' likeness and of the masks each
 
 
@@ -140,8 +140,9 @@ def _answers(found: Found, length: int) -> Answers:
     return Answers(masks, F.pad(own, (0, 1)))
 
 
-def learn_finder(model: X2SAM) -> None:
-    """Stage "finder": the finder learns and nothing else."""
+def learn_finder(model: X2SAM, *, eyes: bool = True) -> None:
+    """Stage "finder": the finder learns, its eyes if `eyes`, and nothing else."""
     model.requires_grad_(False)
     assert model.finder is not None
     model.finder.requires_grad_(True)
+    model.finder.eyes.requires_grad_(eyes)

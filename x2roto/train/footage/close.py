@@ -55,6 +55,8 @@ class Close:
             np.stack(masks, axis=1),
             sample.condition,
             glimpse=sample.frames,
+            pointed=pointed,
+            windows=np.array([window.edges for window in windows], np.float32),
         )
 
     def _unsteady(self, window: Window, rng: np.random.Generator) -> Window:

@@ -22,7 +22,7 @@ from x2roto.train.footage.language import TARGET_AREA, Expression, Language, des
 from x2roto.train.footage.material import Labelled, Material
 from x2roto.train.footage.regions import KINDS, region
 from x2roto.train.footage.render import Rendered, render
-from x2roto.train.footage.scene import Scene, compose
+from x2roto.train.footage.scene import Scene, cast, compose
 from x2roto.train.footage.survey import survey
 from x2roto.train.footage.vocabulary import noun_of_picture, nouns
 from x2roto.train.samples import ClipSample
@@ -31,7 +31,7 @@ Masks = NDArray[np.bool_]
 FootageTask = Literal["refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg", "intseg", "chat"]
 
 ABSENT_SHARE = 0.15  # of referring samples that ask for a thing that is not there
-ABSENT_SHARE_APART = 0.25  # of the phrases of a sample where each is asked for apart
+ABSENT_SHARE_APART = 0.35  # of the phrases of a sample where each is asked for apart
 MOST_PHRASES = 3
 _SHOWING = frozenset({"objseg", "intseg", "vgdseg"})  # tasks that ask by regions
 
@@ -66,18 +66,29 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class FilmedClip:
-    """A procedural clip and all that is known about it."""
+    """A procedural clip and all that is known about it. `rivals`: names of things that are not there, as often as
+    they are in other clips."""
 
     scene: Scene
     rendered: Rendered
     language: Language
+    rivals: tuple[str, ...] = ()
 
 
 def film(material: Material, seed: Sequence[int], shape: Shape, frames: int, device: str = "cpu") -> FilmedClip:
     """The clip of a seed, with its words."""
     scene = compose(material, seed, frames=frames, aspect=shape.aspect)
     rendered = render(scene, shape.height, shape.width, device)
-    return FilmedClip(scene, rendered, describe(scene, survey(rendered)))
+    language = describe(scene, survey(rendered))
+    return FilmedClip(scene, rendered, language, _rivals(material, seed, language.elsewhere))
+
+
+def _rivals(material: Material, seed: Sequence[int], elsewhere: Sequence[str]) -> tuple[str, ...]:
+    """What others would be asked for: the names of the cast of two other scenes."""
+    rng = np.random.default_rng([*seed, 17])
+    props = [*cast(rng, material), *cast(rng, material)]
+    names = dict.fromkeys(name for prop in props if prop.noun for name in sorted(nouns()[prop.noun].names))
+    return tuple(name for name in names if name in set(elsewhere))
 
 
 class _Endless:
@@ -153,7 +164,10 @@ def _thinned(sample: ClipSample, kept: Sequence[int]) -> ClipSample:
 
 
 def _referring(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
-    return _phrases(clip, "refseg", clip.language.expressions, clip.language.absent, rng, shape)
+    absent = clip.language.absent
+    if shape.apart:
+        absent = (*absent, *(Expression(f"the {name}", ()) for name in clip.rivals))
+    return _phrases(clip, "refseg", clip.language.expressions, absent, rng, shape)
 
 
 def _reasoning(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
@@ -209,7 +223,9 @@ def _many(
 def _classes(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
     classes = clip.language.classes
     if shape.apart:
-        others = [Expression(name, ()) for name in clip.language.elsewhere]
+        # As many that are often somewhere as of all names: what is mostly there must be missed where it is not.
+        rare = rng.permutation(clip.language.elsewhere)[: len(clip.rivals)]
+        others = [Expression(name, ()) for name in dict.fromkeys((*clip.rivals, *map(str, rare)))]
         return _many(clip, "genseg", clip.language.kinds, others, rng, shape.apart)
     if not any(classes.actors):
         return None
@@ -365,30 +381,38 @@ class LabelledFootage(_Endless):
                 source, rng, self._shape.height, self._shape.width, self.frame_count(index), self._device
             )
             sample = (
-                _known_object(clip, rng, self._shape.close) if self._asks else _LABELLED_MAKERS[self._task](clip, rng)
+                _known_object(clip, rng, self._shape.close)
+                if self._asks
+                else _LABELLED_MAKERS[self._task](clip, rng, self._rivals(rng))
             )
             if sample is not None:
                 return replace(sample, apart=not self._asks and self._shape.apart > 0)
         raise AssertionError("the counter never ends")
+
+    def _rivals(self, rng: np.random.Generator) -> list[str]:
+        """Names that are often somewhere: those of three other pictures."""
+        others = rng.integers(len(self._sources), size=3)
+        return list(dict.fromkeys(name for other in others for name in self._sources[other].names.values()))
 
 
 def _known_object(clip: PhotoClip, rng: np.random.Generator, close: Close | None) -> ClipSample | None:
     return _one_object(clip.frames, clip.masks, rng, close)
 
 
-def _known_classes(clip: PhotoClip, rng: np.random.Generator) -> ClipSample | None:
+def _known_classes(clip: PhotoClip, rng: np.random.Generator, rivals: Sequence[str]) -> ClipSample | None:
     seen = [k for k in range(len(clip.masks)) if clip.masks[k].any()]
     if not seen:
         return None
     present = sorted({clip.names[k] for k in seen})
     others = [noun for noun in nouns() if noun not in {noun_of_picture(name) or name for name in clip.names}]
-    names = [*present, *rng.permutation(others)[: rng.integers(1, 6)].tolist()]
+    rare = rng.permutation(others)[: rng.integers(1, 6)].tolist()
+    names = list(dict.fromkeys([*present, *rare, *(name for name in rivals[:3] if name not in clip.names)]))
     names = [names[k] for k in rng.permutation(len(names))]
     condition = np.array([names.index(clip.names[k]) for k in seen], np.int64)
     return ClipSample(clip.frames, "genseg", tuple(names), clip.masks[seen], condition, _ignored(clip))
 
 
-def _known_phrase(clip: PhotoClip, rng: np.random.Generator) -> ClipSample | None:
+def _known_phrase(clip: PhotoClip, rng: np.random.Generator, rivals: Sequence[str]) -> ClipSample | None:
     """ "the dog", where one dog is labelled."""
     lone = [
         k
@@ -407,7 +431,9 @@ def _ignored(clip: PhotoClip) -> Masks | None:
     return clip.unknown if clip.unknown.any() else None
 
 
-_LABELLED_MAKERS: Mapping[FootageTask, Callable[[PhotoClip, np.random.Generator], ClipSample | None]] = {
+_LABELLED_MAKERS: Mapping[
+    FootageTask, Callable[[PhotoClip, np.random.Generator, Sequence[str]], ClipSample | None]
+] = {
     "genseg": _known_classes,
     "refseg": _known_phrase,
 }

@@ -6,7 +6,7 @@ table and the survey. A description is used when it certainly fits its target an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -21,6 +21,7 @@ from x2roto.train.footage.vocabulary import (
     Label,
     article,
     countable,
+    kinds,
     nouns,
     plural,
     possible_traits,
@@ -67,7 +68,7 @@ class ClassList:
 @dataclass(frozen=True, slots=True)
 class Language:
     """All that is said of a clip. `kinds`: names, with and without colours, and everything each fits. `elsewhere`:
-    nouns that fit nothing; `absent`: phrases that do."""
+    names that fit nothing; `absent`: phrases that do."""
 
     kinds: tuple[Expression, ...]
     elsewhere: tuple[str, ...]
@@ -85,7 +86,7 @@ def describe(scene: Scene, measured: Survey) -> Language:
     expressions = tuple(_unique(facts, _expressions(facts)))
     return Language(
         kinds=tuple(_kinds(facts)),
-        elsewhere=tuple(_elsewhere(facts)),
+        elsewhere=tuple(_elsewhere(facts, (*nouns(), *sorted(kinds())))),
         expressions=expressions,
         questions=tuple(_unique(facts, _questions(facts))),
         absent=tuple(_absent(facts, rng)),
@@ -295,9 +296,9 @@ def _kinds(facts: Facts) -> Iterator[Expression]:
             yield Expression(base.singular, tuple(int(k) for k in np.flatnonzero(base.verdict == 1)))
 
 
-def _elsewhere(facts: Facts) -> list[str]:
-    """Nouns that fit nothing here."""
-    return [noun for noun in nouns() if noun not in facts.holds and (facts.noun(noun) == -1).all()]
+def _elsewhere(facts: Facts, names: Iterable[str]) -> list[str]:
+    """Those that fit nothing here."""
+    return [name for name in names if name not in facts.holds and (facts.noun(name) == -1).all()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,7 +509,7 @@ def _which_hidden(facts: Facts, base: _Base, anchors: Sequence[tuple[str, int]])
 
 def _absent(facts: Facts, rng: np.random.Generator) -> Iterator[Expression]:
     """Phrases that fit nothing: other nouns, and other colours or deeds of nouns that are there."""
-    for noun in rng.permutation(_elsewhere(facts))[:3]:
+    for noun in rng.permutation(_elsewhere(facts, nouns()))[:3]:
         yield Expression(f"the {noun}", ())
     for base in facts.bases:
         for text, verdict in _unlike(facts, base, rng):

@@ -114,7 +114,7 @@ def compose(material: Material, seed: Sequence[int], *, frames: int, aspect: flo
     """The scene of a seed. The same material, seed, length and aspect give the same scene."""
     rng = np.random.default_rng(list(seed))
     clock = _Clock(rng, frames, aspect)
-    props = _cast(rng, material)
+    props = cast(rng, material)
     backdrop = _choose_backdrop(rng, material, {prop.noun for prop in props})
     place = _place(rng, clock, backdrop, tuple(seed))
     actors = tuple(_stage(rng, clock, props))
@@ -262,18 +262,18 @@ def _film(rng: np.random.Generator) -> Film:
 _LOOKS = {"real": 1.0, "drawn": 0.4, "stylised": 0.22}
 
 
-def _cast(rng: np.random.Generator, material: Material) -> list[Prop]:
+def cast(rng: np.random.Generator, material: Material) -> list[Prop]:
     """Who plays: often several of a kind, mostly of one size of world, now and then something nobody can name."""
     world = rng.random() < 0.6
     pool = [noun for noun in material.by_noun if nouns()[noun].large == world or rng.random() < 0.08]
     weights = np.array([_weight(noun, material) for noun in pool])
-    cast: list[Prop] = []
+    chosen: list[Prop] = []
     for size in _groups(rng):
         noun = pool[rng.choice(len(pool), p=weights / weights.sum())]
-        cast += [_pick(rng, material, noun) for _ in range(size)]
-    if material.nameless and (rng.random() < 0.3 or not cast):
-        cast.append(material.nameless[rng.integers(len(material.nameless))])
-    return cast
+        chosen += [_pick(rng, material, noun) for _ in range(size)]
+    if material.nameless and (rng.random() < 0.3 or not chosen):
+        chosen.append(material.nameless[rng.integers(len(material.nameless))])
+    return chosen
 
 
 def _groups(rng: np.random.Generator) -> list[int]:
