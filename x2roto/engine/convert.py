@@ -238,6 +238,7 @@ PARTS = {
     "vlm.model.visual.": "vision tower",
     "vlm.": "language model",
     "finder.": "finder",
+    "outliner.": "outliner",
     "": "projectors",
 }
 """Parts by the prefix of their parameters; the first that fits counts."""

@@ -35,13 +35,14 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Target:
     """What one condition asks for. `anchor`: the prompt's own mask (h, w) bool at the logits' size, if it has one.
-    `bounds`: cells (h, w) outside of which nothing of it is on the frame it is drawn on; `cover`: how much it covers
-    of each cell (h, w) there, in [0, 1], where that is known and need not be found. `number`: of an object that is
-    one of several of that name, from 1."""
+    `drawn`: how much of each cell (h, w) that covers, in [0, 1]. `bounds`: cells (h, w) outside of which nothing of
+    it is on the frame it is drawn on; `cover`: how much it covers of each cell (h, w) there, where that is known and
+    need not be found. `number`: of an object that is one of several of that name, from 1."""
 
     name: str
     kind: Kind = Kind.OBJECT
     anchor: Tensor | None = None
+    drawn: Tensor | None = None
     bounds: Tensor | None = None
     cover: Tensor | None = None
     number: int = 0

@@ -93,6 +93,16 @@ def settled(logits_hw: Tensor, bins_hw: Tensor, bounds_hw: Tensor, weight: float
     return added.masked_fill(~bounds_hw, 0)
 
 
+def by_colour(
+    logits_hw: Tensor, bins_hw: Tensor, known: Palette | None, bounds_hw: Tensor | None, weight: float
+) -> Tensor:
+    """What colours add to the logits of an object: those that are known, or those that settle inside of its bounds on
+    the frame where it is first seen; nothing where neither is known."""
+    if known is not None:
+        return weight * known.logits(bins_hw, (logits_hw.shape[0], logits_hw.shape[1]))
+    return torch.zeros_like(logits_hw) if bounds_hw is None else settled(logits_hw, bins_hw, bounds_hw, weight)
+
+
 def cover_of(logits_hw: Tensor, bins_hw: Tensor) -> Tensor:
     """Coverage of each pixel of a picture by an object with these logits."""
     return _resized(logits_hw, bins_hw.shape).sigmoid()

@@ -209,9 +209,10 @@ class Segmenter:
     def fingerprint(self) -> str:
         """A short digest of the weights and of how they run: the conditions and memory of a shot fit only the model
         that made them."""
-        config = self.model.config
+        config, outliner = self.model.config, self.model.outliner
         sizes = torch.tensor([config.image_size, config.memory.pooled])
-        return shot.digest({**self.model.segmentor.decoder.state_dict(), "sizes": sizes})
+        outlines = {} if outliner is None else outliner.state_dict(prefix="outliner.")
+        return shot.digest({**self.model.segmentor.decoder.state_dict(), **outlines, "sizes": sizes})
 
     def pixels(self, frames: Sequence[Rgb]) -> Tensor:
         """Frames (H, W, 3) as the mask encoder's input (T, 3, S, S) on the device."""
@@ -382,7 +383,10 @@ class Segmenter:
         squares = preprocess.prompt_masks(masks, self.model.config.image_size)
         covers = cell_cover(squares)[:, 0].to(self.device)
         anchors = anchor_masks(covers)
-        targets = [Target(slug(prompt.name), anchor=anchor) for prompt, anchor in zip(prompts, anchors, strict=True)]
+        targets = [
+            Target(slug(prompt.name), anchor=anchor, drawn=cover)
+            for prompt, anchor, cover in zip(prompts, anchors, covers, strict=True)
+        ]
         # A small network takes what a person drew at its word, where it asks for that and not for things like it.
         match prompts:
             case [MaskPrompt()] if close and outlined:

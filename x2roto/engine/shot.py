@@ -22,6 +22,7 @@ from torch import Tensor
 from x2roto.engine.assembly import Conditions
 from x2roto.engine.identity import Identity, Kind, Target
 from x2roto.engine.memory import Memory, MemoryEntry
+from x2roto.engine.outlining import Trace
 from x2roto.engine.palette import Palette
 from x2roto.engine.window import Window
 from x2roto.errors import ModelError, OutputError
@@ -60,13 +61,15 @@ Known = tuple[tuple[tuple[Identity, ...], ...], ...]
 @dataclass(frozen=True, slots=True)
 class ShotState:
     """What changes from frame to frame. `windows`: where each set looks next; `palettes`: the colours of what it
-    follows, once they are known; `shown`: its last mask (S, S) bool over the frame. `index`: the frame seen last."""
+    follows, once they are known; `shown`: its last mask (S, S) bool over the frame; `trace`: what an outliner keeps
+    of all sets. `index`: the frame seen last."""
 
     memory: Memory
     known: Known
     windows: tuple[Window, ...] = ()
     palettes: tuple[Palette | None, ...] = ()
     shown: tuple[Tensor, ...] = ()
+    trace: Trace | None = None
     index: int | None = None
 
 
@@ -80,7 +83,7 @@ class Shot:
 
 TYPES = {
     kind.__name__: kind
-    for kind in (Shot, Query, ShotState, Target, Identity, Memory, MemoryEntry, Conditions, Window, Palette)
+    for kind in (Shot, Query, ShotState, Target, Identity, Memory, MemoryEntry, Conditions, Window, Palette, Trace)
 }
 
 

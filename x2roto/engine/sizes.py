@@ -17,6 +17,7 @@ from x2roto.engine.model.config import (
     MaskEncoderConfig,
     MemoryConfig,
     ModelConfig,
+    OutlinerConfig,
     PixelDecoderConfig,
 )
 from x2roto.errors import ModelError
@@ -49,6 +50,7 @@ def infer_sizes(config: ModelConfig, shapes: Mapping[str, Shape]) -> ModelConfig
         memory=_memory(config.memory, weights),
         decoder=_decoder(config.decoder, weights, dim),
         finder=_finder(config.finder, weights),
+        outliner=_outliner(config.outliner, weights),
         language=_language(config.language, weights),
     )
 
@@ -166,6 +168,17 @@ def _finder(config: FinderConfig, weights: _Weights) -> FinderConfig:
         text_layers=weights.count("finder.words.layers."),
         feedforward=weights.size("finder.layers.0.linear1.weight", 0),
         widths=tuple(weights.size(f"finder.eyes.laterals.{stage}.weight", 1) for stage in range(len(config.widths))),
+    )
+
+
+def _outliner(config: OutlinerConfig, weights: _Weights) -> OutlinerConfig:
+    if "outliner.draw.weight" not in weights.shapes:
+        return replace(config, dim=0)
+    return replace(
+        config,
+        dim=weights.size("outliner.draw.weight", 1),
+        tokens=weights.size("outliner.comparing.weight", 0),
+        blocks=weights.count("outliner.blocks."),
     )
 
 

@@ -22,8 +22,10 @@ from x2roto.engine import shot
 from x2roto.engine.identity import EMPTY, Candidates, Following, Identity, Seen, follow, nowhere
 from x2roto.engine.kernels import fast_attention
 from x2roto.engine.memory import Memory
-from x2roto.engine.model.segmentor import FrameFeatures, Prediction
-from x2roto.engine.palette import SHOWN, Palette, colour_bins, cover_of, settled
+from x2roto.engine.model.outliner import Sight
+from x2roto.engine.model.segmentor import STRIDE, FrameFeatures, Prediction
+from x2roto.engine.outlining import Trace, outlined
+from x2roto.engine.palette import SHOWN, Palette, by_colour, colour_bins, cover_of
 from x2roto.engine.shot import Query, Shot, ShotState
 from x2roto.engine.window import MOVED, Window, widened
 from x2roto.errors import DeviceMemoryError
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 
 FOLLOWING = Following()
-STRIDE = 4  # of the mask logits
 UNSURE = 5e-4  # what is left of doubt where a mask was drawn
 # Kinds of devices that are no faster with many frames at once; alone, a frame gives the same bits in any chunk.
 ALONE = frozenset({"cpu"})
@@ -69,11 +70,12 @@ class FrameResult:
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """What of a frame is known before memory is read. `windows`, `squares`: where each set looks, and what it sees
-    there, uint8 (S, S, 3); empty where all see the whole frame."""
+    there, uint8 (S, S, 3); empty where all see the whole frame. `sight`: what the outliner sees there."""
 
     features: FrameFeatures
     windows: Sequence[Window] = ()
     squares: Sequence[Tensor] = ()
+    sight: Sight | None = None
 
 
 class Tracker:
@@ -158,10 +160,13 @@ class Tracker:
         return fast_attention(model.device, model.dtype, model.config.dim)
 
     def _encode_windows(self, frame: Frame, windows: Sequence[Window]) -> list[Encoded]:
-        segmentor = self.segmenter.model.segmentor
+        model = self.segmenter.model
         squares = self.segmenter.squares([window.crop(frame.rgb) for window in windows])
-        pyramid = segmentor.encoder(self.segmenter.normalised(squares)).levels_bchw
-        return [Encoded(segmentor.features(pyramid, first=self.state.memory.empty), windows, tuple(squares))]
+        pixels = self.segmenter.normalised(squares)
+        pyramid = model.segmentor.encoder(pixels).levels_bchw
+        sight = model.look(pixels) if model.outliner is not None else None
+        features = model.segmentor.features(pyramid, first=self.state.memory.empty)
+        return [Encoded(features, windows, tuple(squares), sight)]
 
     def _encode_frames(self, frames: Sequence[Frame]) -> list[Encoded]:
         segmentor = self.segmenter.model.segmentor
@@ -197,25 +202,32 @@ class Tracker:
     def _advance(self, frame: Frame, encoded: Encoded) -> tuple[FrameResult, ShotState]:
         model, query, memory = self.segmenter.model, self.query, self.state.memory
         features, windows = encoded.features.to(model.device), encoded.windows
-        bins = [colour_bins(square) for square in encoded.squares] if model.config.palette else []
+        bins = [colour_bins(square) for square in encoded.squares] if model.config.palette or encoded.sight else []
         with self._attention():
             decoded = model.segmentor.decode(features, memory, query.conditions)
-        prediction = self._corrected(
-            model.segmentor.predict(decoded, query.conditions), bins, self._bounds(frame, windows)
-        )
+        bounds, plain = self._bounds(frame, windows), model.segmentor.predict(decoded, query.conditions)
+        coloured = replace(plain, mask_logits_bqhw=self._coloured(plain, bins, bounds))
+        own = prediction = self._corrected(coloured, bounds)
+        if encoded.sight is not None:
+            drawn = self._outlined(coloured, encoded, encoded.sight, bins)[:, None]
+            outlines = replace(coloured, mask_logits_bqhw=drawn.expand_as(coloured.mask_logits_bqhw))
+            prediction = self._corrected(outlines, bounds)
         seen, known = self._follow(prediction, decoded.queries_bqc)
         placed = self._placed(seen, windows, frame)
         result = FrameResult(frame, placed, prediction)
         if frame.held:
             # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
             return result, replace(self.state, memory=memory.pass_over(), index=frame.index)
-        remembered = model.segmentor.remember(features, prediction, memory)
+        # The network remembers its own masks and not the outlines: it learnt from those, and two that err each in
+        # their own way find each other's losses again (0.56 for 0.45, `docs/nano.md`).
+        remembered = model.segmentor.remember(features, own, memory)
         # One object for each window.
         covers = [(one.logits > 0).cpu() for one in seen] if windows else []
         moved = tuple(w.following(cover, model.config.room) for w, cover in zip(windows, covers, strict=True))
         palettes = self._taught([one.logits for one in seen], bins)
         shown = tuple(one.logits > 0 for one in placed) if windows else ()
-        return result, ShotState(remembered, known, moved, palettes, shown, frame.index)
+        trace = self._traced(prediction, encoded)
+        return result, ShotState(remembered, known, moved, palettes, shown, trace, frame.index)
 
     def _bounds(self, frame: Frame, windows: Sequence[Window]) -> list[Tensor | None]:
         """Cells (h, w) outside of which the object of each set is not: on the first frame by its prompt, later by
@@ -228,17 +240,13 @@ class Tracker:
         last = [window.look(mask, (side, side)) for window, mask in zip(windows, self.state.shown, strict=True)]
         return [widened(mask, MOVED) if mask.any() else None for mask in last]
 
-    def _corrected(
-        self, prediction: Prediction, bins: Sequence[Tensor], bounds: Sequence[Tensor | None]
-    ) -> Prediction:
-        """The same with what is known of the objects: their colours, their bounds, on the first frame their masks."""
+    def _corrected(self, prediction: Prediction, bounds: Sequence[Tensor | None]) -> Prediction:
+        """The same with what is known of the objects: their bounds, on the first frame their masks."""
         first = self.state.index is None
         covers = [targets[0].cover if first and targets else None for targets in self.query.targets]
-        if not bins and all(each is None for each in (*bounds, *covers)):
+        if all(each is None for each in (*bounds, *covers)):
             return prediction
         masks, classes = prediction.mask_logits_bqhw.clone(), prediction.class_logits_bqc.clone()
-        for row, each in enumerate(bins):
-            masks[row] += self._by_colour(prediction, row, each, bounds[row])
         for row, inside in enumerate(bounds):
             if inside is not None:
                 masks[row].masked_fill_(~inside, EMPTY)
@@ -249,19 +257,34 @@ class Tracker:
                 classes[row, :, 0] = classes[row, :, -1] - math.log(UNSURE)
         return Prediction(masks, classes)
 
-    def _by_colour(self, prediction: Prediction, row: int, bins: Tensor, inside: Tensor | None) -> Tensor:
-        """What colours add to the mask logits of a set that asks for one object."""
-        weight = self.segmenter.model.config.palette
-        if self.query.targets[row][0].cover is not None:
-            weight *= SHOWN
-        masks, classes = prediction.mask_logits_bqhw[row], prediction.class_logits_bqc[row]
-        known = self.state.palettes[row] if self.state.palettes else None
-        if known is not None:
-            return weight * known.logits(bins, (masks.shape[-2], masks.shape[-1]))
-        if inside is None:
-            return torch.zeros_like(masks[0])
-        best = int((classes[:, 0] - classes[:, -1]).argmax())
-        return settled(masks[best], bins, inside, weight)
+    def _outlined(self, prediction: Prediction, encoded: Encoded, sight: Sight, bins: Sequence[Tensor]) -> Tensor:
+        """Logits (G, h, w) of the object each set asks for, as the outliner draws it."""
+        outliner, own = self.segmenter.model.outliner, prediction.best()
+        assert outliner is not None
+        drawn = [targets[0].drawn for targets in self.query.targets]
+        prompt = torch.stack([own[row].sigmoid() if each is None else each for row, each in enumerate(drawn)])
+        state, edges = self.state, _edges(encoded.windows, own.device)
+        return outlined(outliner, sight, own, bins, state.trace, state.palettes, edges, prompt)[-1]
+
+    def _traced(self, prediction: Prediction, encoded: Encoded) -> Trace | None:
+        """What the outliner keeps after this frame."""
+        if encoded.sight is None:
+            return None
+        cover = prediction.best().sigmoid()
+        edges = _edges(encoded.windows, cover.device)
+        if self.state.trace is None:
+            return Trace.begin(encoded.sight, cover, edges)
+        return self.state.trace.after(encoded.sight, cover, edges)
+
+    def _coloured(self, own: Prediction, bins: Sequence[Tensor], bounds: Sequence[Tensor | None]) -> Tensor:
+        """The network's mask logits with what colours add to those of the object each set asks for."""
+        weight, best = self.segmenter.model.config.palette, own.best()
+        if not weight or not bins:
+            return own.mask_logits_bqhw
+        shown = [SHOWN if targets[0].cover is not None else 1.0 for targets in self.query.targets]
+        known = self.state.palettes or (None,) * len(bins)
+        each = zip(best, bins, known, bounds, [weight * share for share in shown], strict=True)
+        return own.mask_logits_bqhw + torch.stack([by_colour(*one) for one in each])[:, None]
 
     def _taught(self, logits: Sequence[Tensor], bins: Sequence[Tensor]) -> tuple[Palette | None, ...]:
         """The colours of each set's object after this frame."""
@@ -309,6 +332,10 @@ class Tracker:
         self.budget = tighter
         if self.segmenter.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _edges(windows: Sequence[Window], device: torch.device) -> Tensor:
+    return torch.tensor([window.edges for window in windows], dtype=torch.float32, device=device)
 
 
 def _part(levels: tuple[torch.Tensor, ...], start: int, stop: int | None) -> tuple[torch.Tensor, ...]:

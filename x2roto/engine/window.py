@@ -62,6 +62,11 @@ class Window:
     def side(self) -> int:
         return max(self.x1 - self.x0, self.y1 - self.y0)
 
+    @property
+    def edges(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom."""
+        return self.x0, self.y0, self.x1, self.y1
+
     def crop(self, picture: NDArray[Any]) -> NDArray[Any]:
         """The part of a picture (height, width, …) in it, as a view."""
         return picture[self.y0 : self.y1, self.x0 : self.x1]
@@ -111,6 +116,17 @@ def first_window(region_hw: NDArray[np.bool_], room: float, *, pointed: bool = F
     least = POINTED * min(width, height) if pointed else 0.0
     x, y = (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2
     return Window.around(x, y, max(side, least), width, height)
+
+
+def seen_from(maps_bchw: Tensor, before_b4: Tensor, now_b4: Tensor) -> Tensor:
+    """Maps (B, C, h, w) of some windows as others show them, 0 where these reach farther; windows (B, 4) as left,
+    top, right and bottom."""
+    corner, side = before_b4[:, :2], before_b4[:, 2:] - before_b4[:, :2]
+    scale = (now_b4[:, 2:] - now_b4[:, :2]) / side
+    shift = (now_b4[:, :2] + now_b4[:, 2:] - 2 * corner) / side - 1
+    affine = torch.cat([torch.diag_embed(scale), shift[..., None]], dim=-1).to(maps_bchw.dtype)
+    grid = F.affine_grid(affine, list(maps_bchw.shape), align_corners=False)
+    return F.grid_sample(maps_bchw, grid, align_corners=False)
 
 
 def pointed(region: Region) -> bool:

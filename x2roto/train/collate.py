@@ -46,12 +46,13 @@ class Regions:
     """Region prompts of a sample: points (R, P, 2) as `draw_points` gives them, on frame `frame`.
 
     `cover_1hw`: how much of each cell of the mask logits' grid the region covers, in [0, 1], where a single one asks
-    for a single object.
+    for a single object. `pointed`: regions only touch what they ask for.
     """
 
     points_rp2: Tensor
     frame: int
     cover_1hw: Tensor | None
+    pointed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,13 @@ class Words:
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """One sample. `frames`: uint8 (T, S, S, 3), None when nothing is to be segmented. `targets`: per frame, None
-    where it has no labels."""
+    where it has no labels. `windows`: (T, 4), as `ClipSample` has them."""
 
     frames: Tensor | None
     targets: tuple[FrameTarget | None, ...]
     words: Words | None
     seed: int
+    windows: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class Batch:
 
     `frames`: uint8 (T, P, S, S, 3), P clips, time first; shorter ones repeat their last frame. `clips`: which of them
     each of the D samples to segment is about. `targets`: T rows of D, None where there is nothing to learn.
-    `decoded`: which samples of `text` these are. `seeds`: of the D samples.
+    `decoded`: which samples of `text` these are. `seeds`: of the D samples. `windows`: (T, P, 4), as `ClipSample` has
+    them, None unless all clips do.
     """
 
     frames: Tensor | None
@@ -114,12 +117,15 @@ class Batch:
     decoded: tuple[int, ...]
     seeds: tuple[int, ...]
     text: Text | None
+    windows: Tensor | None = None
 
     def to(self, device: torch.device) -> Self:
         """The same on a device."""
         frames = None if self.frames is None else self.frames.to(device, non_blocking=True)
         targets = tuple(tuple(_moved(target, device) for target in row) for row in self.targets)
-        return replace(self, frames=frames, targets=targets, text=None if self.text is None else self.text.to(device))
+        text = None if self.text is None else self.text.to(device)
+        windows = None if self.windows is None else self.windows.to(device)
+        return replace(self, frames=frames, targets=targets, text=text, windows=windows)
 
 
 def _moved(target: FrameTarget | None, device: torch.device) -> FrameTarget | None:
@@ -157,7 +163,8 @@ class Preparer:
         if self.reader is not None and patches is not None:
             words = self.reader(sample, patches, self.size, seed)
             words = replace(words, shared=words.shared and not alone)
-        return Prepared(frames, () if frames is None else tuple(self._targets(sample)), words, seed)
+        windows = None if sample.windows is None else torch.from_numpy(sample.windows)
+        return Prepared(frames, () if frames is None else tuple(self._targets(sample)), words, seed, windows)
 
     def _targets(self, sample: ClipSample) -> Iterator[FrameTarget | None]:
         assert sample.masks is not None
@@ -221,7 +228,7 @@ class Reader:
         squares = preprocess.prompt_masks(masks, size)
         points = torch.stack([draw_points(square, self.points, generator) for square in squares])
         cover = cell_cover(squares)[0] if sample.row.single else None
-        return Regions(points, sample.prompt_frame, cover)
+        return Regions(points, sample.prompt_frame, cover, sample.pointed)
 
 
 def turns(sample: ClipSample, random: Random) -> list[Turn]:
@@ -280,6 +287,8 @@ def collate(picked: Sequence[Sequence[Prepared]]) -> Batch:
     chosen = [samples[number] for number in decoded]
     length = max((len(sample.targets) for sample in chosen), default=0)
     clips, which = _distinct([sample.frames for sample in chosen if sample.frames is not None])
+    windows = [sample.windows for sample in (chosen[which.index(clip)] for clip in range(len(clips)))]
+    shown = [_lengthened(each, length) for each in windows if each is not None]
     rows = [[*sample.targets, *[None] * (length - len(sample.targets))] for sample in chosen]
     return Batch(
         frames=torch.stack([_lengthened(frames, length) for frames in clips], dim=1) if clips else None,
@@ -288,6 +297,7 @@ def collate(picked: Sequence[Sequence[Prepared]]) -> Batch:
         decoded=tuple(decoded),
         seeds=tuple(sample.seed for sample in chosen),
         text=_text([sample.words for sample in samples if sample.words is not None]),
+        windows=torch.stack(shown, dim=1) if clips and len(shown) == len(clips) else None,
     )
 
 
@@ -299,7 +309,7 @@ def _distinct(things: Sequence[T]) -> tuple[list[T], tuple[int, ...]]:
 
 
 def _lengthened(frames: Tensor, length: int) -> Tensor:
-    return torch.cat((frames, frames[-1:].expand(length - len(frames), -1, -1, -1)))
+    return torch.cat((frames, frames[-1:].expand(length - len(frames), *frames.shape[1:])))
 
 
 def _text(words: Sequence[Words]) -> Text | None:

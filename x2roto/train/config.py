@@ -21,7 +21,7 @@ from x2roto.errors import PromptError
 from x2roto.job import from_values
 from x2roto.preset import folders
 
-Stage = Literal["segmentor", "joint", "finder"]
+Stage = Literal["segmentor", "joint", "finder", "outliner"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Initial:
 
     `model`: a model folder, complete; `image_size`: another side of the square that its mask encoder sees from now
     on, 0 for its own; `anchored` and `reading`: as `ModelConfig` has them, from now on; what is new is drawn so that
-    it changes nothing yet. `finder`: width of a finder, whose eyes begin as those of the mask encoder.
+    it changes nothing yet. `finder`: width of a finder; `outliner`: width of an outliner.
 
     Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the folder of SAM 2.1 as `transformers` has it;
     `segmentor`, the weights of a stage "segmentor" run, taken by name and shape. `tokenizer`: the folder of
@@ -44,6 +44,7 @@ class Initial:
     anchored: bool = False
     reading: int = 0
     finder: int = 0
+    outliner: int = 0
     language: str | None = None
     mask_encoder: str | None = None
     segmentor: str | None = None
@@ -86,9 +87,10 @@ class Batches:
 class Optimiser:
     """AdamW with decay on every parameter, warm-up, cosine to zero; both run by micro-batch over all epochs.
 
-    `encoder_rate`: learning rate of the mask encoder as a share of `rate`, 0 freezes it; None is 0.1 in stage
-    "joint" and 0 in stage "segmentor". `clip_norm`: largest gradient norm, 0 for any. `warmup`: share of the run.
-    `steps`: stop after that many micro-batches, 0 for whole epochs.
+    `encoder_rate`: learning rate of the mask encoder, in stage "finder" of the finder's eyes, as a share of `rate`, 0
+    freezes it; None is 0.1 in stage "joint", 0 in stage "segmentor" and 1 in stage "finder". `clip_norm`: largest
+    gradient norm, 0 for any. `warmup`: share of the run. `steps`: stop after that many micro-batches, 0 for whole
+    epochs.
     """
 
     rate: float = 1e-4

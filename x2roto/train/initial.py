@@ -109,7 +109,8 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
     decoder = replace(config.decoder, reading=config.decoder.reading or initial.reading)
     side = initial.image_size or config.image_size
     finder = replace(config.finder, dim=config.finder.dim or initial.finder)
-    config = replace(config, image_size=side, memory=memory, decoder=decoder, finder=finder)
+    outliner = replace(config.outliner, dim=config.outliner.dim or initial.outliner)
+    config = replace(config, image_size=side, memory=memory, decoder=decoder, finder=finder, outliner=outliner)
     if config == model.config:
         return model
     with model.device:
@@ -120,8 +121,10 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
         if part is not None and getattr(model.segmentor, name) is None:
             part.silence()
             parameters.update(part.state_dict(prefix=f"segmentor.{name}."))
-    if changed.finder is not None and model.finder is None:
-        parameters.update(changed.finder.state_dict(prefix="finder."))
+    for name in ("finder", "outliner"):
+        part = getattr(changed, name)
+        if part is not None and getattr(model, name) is None:
+            parameters.update(part.state_dict(prefix=f"{name}."))
     changed.load_state_dict(parameters)
     return changed
 

@@ -39,7 +39,8 @@ class ClipSample:
     drawn. `style`: which family of questions. `glimpse`: uint8 (G, h, w, 3) frames for the language model
     where they differ from `frames`. `rate`: frames per second of the glimpse, told to the model in `chat` only.
     `apart`: every target is asked for in a conversation of its own, which knows nothing of the others, as if
-    the clip were as many samples.
+    the clip were as many samples. `windows`: float (T, 4), left, top, right and bottom of what each frame shows of a
+    plate, in pixels of that; None where frames are whole. `pointed`: regions only touch what they ask for.
 
     Raises ValueError, naming the field, when the parts contradict each other.
     """
@@ -57,6 +58,8 @@ class ClipSample:
     glimpse: NDArray[np.uint8] | None = None
     rate: float | None = None
     apart: bool = False
+    windows: NDArray[np.float32] | None = None
+    pointed: bool = False
 
     def __post_init__(self) -> None:
         for field, fault in self._faults():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, count
@@ -38,6 +38,7 @@ from x2roto.train.config import DataSource, TrainConfig
 from x2roto.train.finding import FinderStage, learn_finder
 from x2roto.train.matching import Answers
 from x2roto.train.network import JointStage, SegmentorStage, StageNetwork, StepLosses
+from x2roto.train.outlining import OutlinerStage, learn_outliner
 from x2roto.train.report import Journal, Step, View, jaccard
 from x2roto.train.samples import ClipDataset
 from x2roto.train.sampling import MicroBatch, Source, count_micro_batches, micro_batches, rate_factor, repeat_factors
@@ -81,6 +82,9 @@ def train(
 def _due(every: int, done: int, step: Step) -> bool:
     """Whether a multiple of `every` lies after micro-batch `done` up to this one, or the run ends with it."""
     return step.number >= step.steps or (every > 0 and step.number // every > done // every)
+
+
+SEEING = ("model.segmentor.encoder.", "model.finder.eyes.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,9 @@ class Trainer:
         model = initial.initial_model(config, self.tokenizer, self.accelerator.device)
         patches, special = patch_config(model), SpecialIds.of(self.tokenizer)
         points, glimpse = model.config.region.points, config.batches.region_glimpse
-        stage = self._finder(model) if config.stage == "finder" else self._joint(model)
+        makers: Mapping[str, Callable[[X2SAM], StageNetwork | FinderStage]]
+        makers = {"finder": self._finder, "outliner": self._outliner, "joint": self._joint}
+        stage = makers[config.stage](model)
         return stage, Reader(self.tokenizer, special, patches, points, glimpse)
 
     def _joint(self, model: X2SAM) -> StageNetwork:
@@ -144,8 +150,17 @@ class Trainer:
     def _finder(self, model: X2SAM) -> FinderStage:
         if model.finder is None:
             raise PromptError("stage finder needs a network that has one: in [initial] set finder to its width")
-        learn_finder(model)
+        learn_finder(model, eyes=encoder_rate(self.config) > 0)
         return FinderStage(model, self.config.losses)
+
+    def _outliner(self, model: X2SAM) -> StageNetwork:
+        if model.outliner is None or not model.config.room:
+            raise PromptError(
+                "stage outliner needs a network that has one and looks at windows: in [initial] set outliner to its "
+                "width, and model to one with a finder and a room"
+            )
+        learn_outliner(model)
+        return OutlinerStage(model, self.config.losses, **self._stage_options())
 
     def _stage_options(self) -> dict[str, Any]:
         return {"checkpointing": self.config.run.checkpointing, "mean": self._mean}
@@ -349,17 +364,15 @@ def halve_frozen(stage: nn.Module, config: TrainConfig) -> None:
 
 
 def encoder_rate(config: TrainConfig) -> float:
-    """Learning rate of the mask encoder as a share; stage "segmentor" freezes it unless told otherwise."""
+    """Learning rate of what sees as a share; stage "segmentor" freezes it unless told otherwise."""
     share = config.optimiser.encoder_rate
-    if share is not None:
-        return share
-    return 0.0 if config.stage == "segmentor" else 0.1
+    return {"segmentor": 0.0, "finder": 1.0}.get(config.stage, 0.1) if share is None else share
 
 
 def parameter_groups(stage: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Parameters that learn, the mask encoder's apart; `share` scales a group's rate."""
+    """Parameters that learn, those of what sees apart; `share` scales a group's rate."""
     learning = {name: parameter for name, parameter in stage.named_parameters() if parameter.requires_grad}
-    encoder = {name for name in learning if name.startswith("model.segmentor.encoder.")}
+    encoder = {name for name in learning if name.startswith(SEEING)}
     groups = [
         {"params": [p for name, p in learning.items() if name not in encoder], "share": 1.0},
         {"params": [learning[name] for name in encoder], "share": encoder_rate(config)},

@@ -102,6 +102,16 @@ class FinderConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OutlinerConfig:
+    """What draws the outlines of objects with the finder's eyes (`model/outliner.py`). `dim` 0: nothing, as released.
+    `tokens`: width of what is compared."""
+
+    dim: int = 0
+    tokens: int = 64
+    blocks: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The whole network. `language`: the dictionary of a Hugging Face `Qwen3VLConfig`, {} for its defaults.
 
@@ -121,6 +131,7 @@ class ModelConfig:
     decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     region: RegionConfig = field(default_factory=RegionConfig)
     finder: FinderConfig = field(default_factory=FinderConfig)
+    outliner: OutlinerConfig = field(default_factory=OutlinerConfig)
     glimpse_pixels: int = 0
     room: float = 0.0
     palette: float = 0.0
@@ -140,6 +151,7 @@ class ModelConfig:
             "decoder": MaskDecoderConfig,
             "region": RegionConfig,
             "finder": FinderConfig,
+            "outliner": OutlinerConfig,
         }
         plain = {
             key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})

@@ -28,6 +28,7 @@ from x2roto.engine.model.word_reading import WordReading
 
 Maps = tuple[Tensor, ...]
 
+STRIDE = 4  # of the mask logits
 READ_LEVEL = 1  # the middle one of three, at stride 8
 
 
@@ -73,6 +74,11 @@ class Prediction:
 
     mask_logits_bqhw: Tensor
     class_logits_bqc: Tensor
+
+    def best(self) -> Tensor:
+        """Mask logits (B, h, w) of the query that is surest to be each set's first condition."""
+        sure = self.class_logits_bqc[..., 0] - self.class_logits_bqc[..., -1]
+        return self.mask_logits_bqhw[torch.arange(len(sure), device=sure.device), sure.argmax(-1)]
 
 
 def _reading(config: MaskDecoderConfig, dim: int) -> WordReading:

@@ -13,6 +13,7 @@ from x2roto.engine.assembly import Conditions, Spliced, pool, splice
 from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model.finder import MOST_WORDS, Finder, Found
 from x2roto.engine.model.language import LanguageModel, Visual
+from x2roto.engine.model.outliner import Outliner, Sight
 from x2roto.engine.model.projectors import Projector, fold
 from x2roto.engine.model.region_sampler import region_tokens
 from x2roto.engine.model.segmentor import Segmentor
@@ -31,6 +32,7 @@ class X2SAM(nn.Module):
         self.mlm_projector = Projector(text_dim, config.dim)
         self.bg_embeds = nn.Embedding(1, config.dim)
         self.finder = Finder(config.finder, text_dim) if config.finder.dim else None
+        self.outliner = Outliner(config.outliner, config.finder.dim) if config.outliner.dim else None
 
     def find(
         self, pixels_bchw: Tensor, ids_pl: Tensor, valid_pl: Tensor, pictures_p: Tensor, together: int = 0
@@ -41,6 +43,12 @@ class X2SAM(nn.Module):
         ids, valid = ids_pl[:, :MOST_WORDS], valid_pl[:, :MOST_WORDS]
         words = self.vlm.get_input_embeddings()(ids)
         return self.finder(pixels_bchw, words, valid, pictures_p, together)
+
+    def look(self, pixels_bchw: Tensor) -> Sight:
+        """What the outliner sees of windows (B, 3, S, S)."""
+        assert self.finder is not None
+        assert self.outliner is not None
+        return self.outliner.look(self.finder.eyes(pixels_bchw))
 
     def region_map(self, region_bhwc: Tensor) -> Tensor:
         """Third-stage features as language-wide maps (B, h / 2, w / 2, D)."""

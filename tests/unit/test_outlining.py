@@ -1,0 +1,273 @@
+"""Outlines: what they are drawn from, that sets of objects do not disturb each other, and how they go on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, tiny_segmenter
+from x2roto.clip import Frame
+from x2roto.engine.identity import EMPTY
+from x2roto.engine.model.config import OutlinerConfig
+from x2roto.engine.model.outliner import Outliner, Sight
+from x2roto.engine.outlining import Trace, apart_of, outlined, palettes_of
+from x2roto.engine.palette import colour_bins
+from x2roto.engine.segmenter import Segmenter
+from x2roto.engine.sizes import infer_sizes
+from x2roto.engine.weights import shapes_of
+from x2roto.engine.window import Window, seen_from
+from x2roto.prompt import Box, MaskPrompt, Points
+
+SIDE, DIM = 16, 10
+MEMORY = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
+GENERATOR = torch.Generator().manual_seed(3)
+CENTRE = torch.zeros(1, 1, 12)
+
+
+def drawing_outliner(seed: int = 0) -> Outliner:
+    """One that adds something: a new one adds nothing."""
+    torch.manual_seed(seed)
+    outliner = Outliner(OUTLINER, DIM)
+    nn.init.normal_(outliner.draw.weight, std=0.3)
+    return outliner.eval()
+
+
+OUTLINER_OF_NOISE = drawing_outliner()
+
+
+def sight(batch: int = 1, seed: int = 0) -> Sight:
+    generator = torch.Generator().manual_seed(seed)
+    levels = [torch.randn(batch, DIM, side, side, generator=generator) for side in (SIDE, SIDE // 2, SIDE // 4)]
+    with torch.inference_mode():
+        return OUTLINER_OF_NOISE.look(tuple(levels))
+
+
+def square(left: int, right: int) -> Tensor:
+    cover = torch.zeros(1, SIDE, SIDE)
+    cover[:, 4:12, left:right] = 1
+    return cover
+
+
+def windows(batch: int = 1, left: float = 0.0) -> Tensor:
+    return torch.tensor([[left, 0.0, left + 64.0, 64.0]]).expand(batch, 4)
+
+
+def picture(seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return colour_bins(torch.randint(0, 256, (64, 64, 3), generator=generator, dtype=torch.uint8))
+
+
+# ---- windows ----------------------------------------------------------------------------------------------
+
+
+def test_a_map_stays_where_it_is_on_the_plate_when_the_window_moves() -> None:
+    mask = square(4, 8)[None]
+    moved = seen_from(mask, windows(), windows(left=16.0))
+    assert torch.allclose(moved, torch.roll(mask, -4, -1), atol=1e-5)
+    assert torch.allclose(seen_from(mask, windows(), windows()), mask, atol=1e-5)
+    assert not seen_from(mask, windows(), windows(left=64.0)).any()
+
+
+def test_a_closer_window_shows_a_map_larger() -> None:
+    closer = torch.tensor([[16.0, 16.0, 48.0, 48.0]])
+    larger = seen_from(square(4, 8)[None], windows(), closer)[0, 0]
+    assert larger[1:-1, 1:7].min() > 0.99
+    assert larger[:, 9:].max() < 0.01
+
+
+def test_the_edges_of_a_window_are_its_corners() -> None:
+    assert Window(3, 5, 30, 40, 100, 90).edges == (3, 5, 30, 40)
+
+
+# ---- what the outliner sees ---------------------------------------------------------------------------------
+
+
+def test_a_new_outliner_changes_nothing() -> None:
+    outliner, own = Outliner(OUTLINER, DIM), torch.randn(2, SIDE, SIDE, generator=GENERATOR)
+    seen = outliner.look(tuple(torch.randn(2, DIM, side, side) for side in (SIDE, SIDE // 2)))
+    drawings = outlined(outliner, seen, own, [picture()] * 2, None, [], windows(2), square(3, 9).expand(2, -1, -1))
+    for drawing in drawings:
+        assert torch.equal(drawing, own)
+
+
+def test_places_are_told_apart_by_the_side_they_are_like() -> None:
+    tokens = torch.zeros(1, 64, 12)
+    tokens[:, :32, 0], tokens[:, 32:, 1] = 5, 5
+    now = Sight(torch.zeros(1, 8, SIDE, SIDE), tokens.flip(1), (8, 8))
+    cover = torch.cat([torch.ones(1, 32), torch.zeros(1, 32)], dim=1)
+    share, inside, outside = OUTLINER_OF_NOISE.compare(now, tokens, cover, CENTRE)[0]
+    assert share[4:].min() > 0.9
+    assert share[:4].max() < -0.9
+    assert torch.equal(inside[4:], torch.ones(4, 8))
+    assert torch.equal(outside[:4], torch.ones(4, 8))
+    assert inside[:4].max() < 0.1
+
+
+def test_of_places_that_look_alike_the_nearest_counts_most() -> None:
+    tokens = torch.zeros(1, 64, 12)
+    tokens[..., 0] = 1
+    now = Sight(torch.zeros(1, 8, SIDE, SIDE), tokens, (8, 8))
+    left = torch.zeros(1, 8, 8)
+    left[:, :, :4] = 1
+    apart = apart_of((8, 8), windows(), windows())
+    cover = left.flatten(1)
+    anywhere, near = (OUTLINER_OF_NOISE.compare(now, tokens, cover, CENTRE, each)[0] for each in (None, apart))
+    assert anywhere[0].abs().max() < 1e-3
+    assert (near[0, :, :2] > 0.2).all()
+    assert (near[0, :, 6:] < -0.2).all()
+    assert (near[1, :, 0] > near[1, :, 7]).all()
+
+
+def test_distances_are_told_on_the_plate() -> None:
+    still = apart_of((4, 4), windows(), windows())[0]
+    assert torch.equal(still.diagonal(), torch.zeros(16))
+    assert float(still[0, 3]) == pytest.approx(0.75**2, abs=1e-4)
+    moved = apart_of((4, 4), windows(), windows(left=16.0))[0]
+    assert float(moved[1, 0]) == pytest.approx(0, abs=1e-4)
+    assert float(moved[0, 0]) == pytest.approx(0.25**2, abs=1e-4)
+
+
+def test_what_nothing_is_known_of_is_like_nothing() -> None:
+    now = sight()
+    _, inside, outside = OUTLINER_OF_NOISE.compare(now, now.tokens, torch.zeros(1, 64), CENTRE)[0]
+    assert (inside == -1).all()
+    assert (outside > -1).all()
+
+
+@pytest.mark.parametrize("cue", ["own", "prompt", "colours", "before", "first", "last"])
+def test_every_cue_counts(cue: str) -> None:
+    own, prompt, bins = torch.randn(1, SIDE, SIDE, generator=GENERATOR), square(3, 9), picture()
+    seen, trace = sight(seed=4), Trace.begin(sight(seed=5), square(3, 9), windows())
+    palettes = palettes_of(square(3, 9), [bins])
+    before = [
+        outlined(OUTLINER_OF_NOISE, seen, own, [bins], each, palettes, windows(), prompt)[-1]
+        for each in (None, trace)
+    ]
+    match cue:
+        case "own":
+            own = -own
+        case "prompt":
+            prompt = square(6, 14)
+        case "colours":
+            bins = picture(2)
+        case "before":
+            trace = replace(trace, mask=square(6, 14))
+        case "first":
+            trace = replace(trace, first=sight(seed=6).tokens)
+        case "last":
+            trace = replace(trace, last_cover=trace.last_cover.flip(-1))
+    after = [
+        outlined(OUTLINER_OF_NOISE, seen, own, [bins], each, palettes, windows(), prompt)[-1]
+        for each in (None, trace)
+    ]
+    changed = [bool((one - other).abs().max() > 1e-3) for one, other in zip(before, after, strict=True)]
+    first_only, later_only = cue == "prompt", cue in ("before", "first", "last")
+    assert changed == [not later_only, not first_only]
+
+
+def test_objects_are_drawn_the_same_alone() -> None:
+    own = torch.randn(3, SIDE, SIDE, generator=GENERATOR)
+    prompt = torch.cat([square(2, 6), square(5, 12), square(9, 15)])
+    seen, bins = sight(3, seed=7), [picture(seed) for seed in range(3)]
+    every = outlined(OUTLINER_OF_NOISE, seen, own, bins, None, [], windows(3), prompt)[-1]
+    for row in range(3):
+        part = slice(row, row + 1)
+        its = Sight(seen.fine[part], seen.tokens[part], seen.grid)
+        alone = outlined(OUTLINER_OF_NOISE, its, own[part], bins[part], None, [], windows(), prompt[part])[-1]
+        torch.testing.assert_close(alone[0], every[row], atol=1e-4, rtol=1e-4)
+
+
+def test_its_sizes_are_told_by_its_weights() -> None:
+    model = tiny_model(config=replace(TINY, finder=FINDER, outliner=OUTLINER))
+    unknown = replace(model.config, outliner=OutlinerConfig())
+    assert infer_sizes(unknown, shapes_of(model.state_dict())).outliner == OUTLINER
+    without = {name: shape for name, shape in shapes_of(model.state_dict()).items() if "outliner" not in name}
+    assert infer_sizes(model.config, without).outliner.dim == 0
+
+
+# ---- in a tracker -------------------------------------------------------------------------------------------
+
+
+FRAMES = [Frame(i, None, np.random.default_rng(i).integers(0, 256, (80, 120, 3)).astype(np.uint8)) for i in range(4)]
+BOX = Box("it", 10, 20, 50, 60, 0)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    made = tiny_segmenter(memory=MEMORY, room=2.0, finder=FINDER, outliner=OUTLINER)
+    assert made.model.outliner is not None
+    nn.init.normal_(made.model.outliner.draw.weight, std=0.3)
+    return made
+
+
+def test_outlines_change_the_mattes_and_not_what_the_network_remembers_of_its_own(segmenter: Segmenter) -> None:
+    plain = tiny_segmenter(memory=MEMORY, room=2.0, finder=FINDER)
+    results = []
+    for each in (segmenter, plain):
+        (query,) = each.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+        tracker = each.track(query)
+        (first,) = tracker.step(FRAMES[:1])
+        results.append((first.prediction.mask_logits_bqhw, tracker.state.memory.maps(0)[0]))
+    assert (results[0][0] - results[1][0]).abs().max() > 0.1
+    torch.testing.assert_close(results[0][1], results[1][1], atol=2e-3, rtol=1e-2)
+
+
+def test_a_drawn_mask_is_the_matte_of_its_frame(segmenter: Segmenter) -> None:
+    mask = np.zeros((80, 120), np.bool_)
+    mask[20:60, 10:50] = True
+    (query,) = segmenter.read([MaskPrompt("it", mask, 0)], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+    tracker = segmenter.track(query)
+    list(tracker.step(FRAMES[:1]))
+    trace = tracker.state.trace
+    assert trace is not None
+    assert ((trace.mask > 0.5) == (query.targets[0][0].drawn > 0.5)).all()
+
+
+def test_outlines_keep_to_the_box(segmenter: Segmenter) -> None:
+    (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+    tracker = segmenter.track(query)
+    list(tracker.step(FRAMES[:1]))
+    assert tracker.state.trace is not None
+    assert not tracker.state.trace.mask[:, ~query.targets[0][0].bounds].gt(1e-6).any()
+
+
+def test_several_objects_are_each_followed_as_if_alone(segmenter: Segmenter) -> None:
+    prompts = [BOX, Points("that", ((80.0, 30.0),), 0)]
+    (together,) = segmenter.read(prompts, [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+    *_, last = segmenter.track(together).step(FRAMES)
+    for prompt in prompts:
+        (query,) = segmenter.read([prompt], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+        *_, alone = segmenter.track(query).step(FRAMES)
+        seen = next(each for each in last.seen if each.name == prompt.name)
+        torch.testing.assert_close(seen.logits, alone.seen[0].logits, atol=1e-2, rtol=1e-3)
+
+
+def test_a_shot_goes_on_elsewhere_with_its_outlines(segmenter: Segmenter, tmp_path: Path) -> None:
+    (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+    *_, whole = segmenter.track(query).step(FRAMES)
+    tracker = segmenter.track(query)
+    list(tracker.step(FRAMES[:2]))
+    assert tracker.state.trace is not None
+    tracker.save(tmp_path / "shot.safetensors")
+    *_, again = segmenter.resume(tmp_path / "shot.safetensors").step(FRAMES[2:])
+    assert torch.equal(again.seen[0].logits, whole.seen[0].logits)
+
+
+def test_a_picture_that_stands_in_for_another_leaves_no_trace(segmenter: Segmenter) -> None:
+    (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+    tracker = segmenter.track(query)
+    list(tracker.step(FRAMES[:2]))
+    before = tracker.state.trace
+    list(tracker.step([replace(FRAMES[2], held=True)]))
+    assert tracker.state.trace is before
+
+
+def test_absent_cells_stay_empty(segmenter: Segmenter) -> None:
+    (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+    first, *_ = segmenter.track(query).step(FRAMES)
+    assert (first.seen[0].logits[:, 90:] <= EMPTY / 2).all()

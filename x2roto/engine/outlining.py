@@ -1,0 +1,128 @@
+"""An object's outline from frame to frame, for models with an outliner (`model/outliner.py`).
+
+Inference and training draw by this one function, so both give the outliner the same cues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from x2roto.engine.model.outliner import Outliner, Sight
+from x2roto.engine.palette import MOST, Palette, cover_of
+from x2roto.engine.window import seen_from
+
+# How much is known: at first only the prompt, then a first drawing of the same frame, then frames before.
+PROMPT, SKETCH, BEFORE = 1.0, 0.5, 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is kept of B objects: tokens (B, n, D) where each was first and last seen with how much of each it
+    covered (B, n), what the first have in common (B, 1, D), the last mask (B, h, w) in [0, 1] and the window it is
+    of, `window_b4` (left, top, right, bottom in pixels of the plate)."""
+
+    centre: Tensor
+    first: Tensor
+    first_cover: Tensor
+    last: Tensor
+    last_cover: Tensor
+    mask: Tensor
+    window_b4: Tensor
+
+    @classmethod
+    def begin(cls, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Self:
+        """Objects that cover the windows by `cover_bhw` on the frame where they are first seen."""
+        tokens, cover = sight.tokens.detach(), _by_token(sight, cover_bhw)
+        return cls(tokens.mean(1, keepdim=True), tokens, cover, tokens, cover, cover_bhw, window_b4)
+
+    def after(self, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Self:
+        """After one more frame."""
+        cover = _by_token(sight, cover_bhw)
+        return type(self)(
+            self.centre, self.first, self.first_cover, sight.tokens.detach(), cover, cover_bhw, window_b4
+        )
+
+
+Palettes = Sequence[Palette | None]
+
+
+def outlined(
+    outliner: Outliner,
+    sight: Sight,
+    own_bhw: Tensor,
+    bins: Sequence[Tensor],
+    trace: Trace | None,
+    palettes: Palettes,
+    window_b4: Tensor,
+    prompt_bhw: Tensor,
+) -> list[Tensor]:
+    """Logits (B, h, w) of B objects; on their first frame, where there is no `trace`, a sketch before them.
+
+    `own_bhw`: the network's logits. `bins`: colours of each window (`colour_bins`). `prompt_bhw`: how much of each
+    cell of the first frame the prompt covers.
+    """
+    if trace is not None:
+        return [_drawn(outliner, sight, own_bhw, bins, trace, palettes, window_b4, None, BEFORE)]
+    drawings: list[Tensor] = []
+    cover = prompt_bhw
+    for known in (PROMPT, SKETCH):
+        trace, palettes = Trace.begin(sight, cover, window_b4), palettes_of(cover, bins)
+        drawings.append(_drawn(outliner, sight, own_bhw, bins, trace, palettes, window_b4, prompt_bhw, known))
+        cover = drawings[-1].detach().sigmoid()
+    return drawings
+
+
+def palettes_of(cover_bhw: Tensor, bins: Sequence[Tensor]) -> list[Palette | None]:
+    """Colours of objects that cover windows so far."""
+    logits = cover_bhw.logit(eps=1e-4)
+    return [Palette.of(each, cover_of(one, each)) for one, each in zip(logits, bins, strict=True)]
+
+
+def _drawn(
+    outliner: Outliner,
+    sight: Sight,
+    own_bhw: Tensor,
+    bins: Sequence[Tensor],
+    trace: Trace,
+    palettes: Palettes,
+    window_b4: Tensor,
+    prompt_bhw: Tensor | None,
+    known: float,
+) -> Tensor:
+    height, width = own_bhw.shape[-2:]
+    colours = [
+        torch.zeros_like(own) if palette is None else palette.logits(each, (height, width)) / MOST
+        for palette, each, own in zip(palettes, bins, own_bhw, strict=True)
+    ]
+    before = seen_from(trace.mask[:, None], trace.window_b4, window_b4)[:, 0]
+    prompt = torch.zeros_like(before) if prompt_bhw is None else prompt_bhw
+    fields = [torch.stack(colours), 2 * before - 1, prompt, torch.full_like(before, known)]
+    apart = apart_of(sight.grid, window_b4, trace.window_b4)
+    likeness = [
+        outliner.compare(sight, trace.first, trace.first_cover, trace.centre),
+        outliner.compare(sight, trace.last, trace.last_cover, trace.centre, apart),
+    ]
+    drawn: Tensor = outliner(sight, own_bhw, torch.stack(fields, dim=1), torch.cat(likeness, dim=1))
+    return drawn
+
+
+def apart_of(grid: tuple[int, int], now_b4: Tensor, before_b4: Tensor) -> Tensor:
+    """Squares of the distances on the plate of each place of a window's grid from each of another window's,
+    (B, n, n), in sides of the first."""
+    rows, columns = ((torch.arange(size, device=now_b4.device) + 0.5) / size for size in grid)
+    places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1)
+    now, before = (
+        edges[:, None, :2] + places * (edges[:, None, 2:] - edges[:, None, :2]) for edges in (now_b4, before_b4)
+    )
+    side = (now_b4[:, 2:] - now_b4[:, :2]).amax(-1)[:, None, None]
+    return (torch.cdist(now, before) / side).square()
+
+
+def _by_token(sight: Sight, cover_bhw: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(cover_bhw[:, None], sight.grid).flatten(1)
