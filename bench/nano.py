@@ -175,7 +175,7 @@ def asked(clip: FilmedClip, random: np.random.Generator) -> Iterator[tuple[str, 
         for kind in KINDS:
             yield kind, asking(kind, masks[actor, 0], random), masks[actor]
     if clip.rivals:
-        yield "absent, often seen", Text("it", f"the {random.choice(clip.rivals)}"), nothing
+        yield "absent (often seen)", Text("it", f"the {random.choice(clip.rivals)}"), nothing
 
 
 def count_switches(

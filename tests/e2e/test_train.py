@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.shapes import Shapes, run_values, shapes, toml
 from tests.tiny import write_tiny_model
 from x2roto.cli.app import main
 from x2roto.clip import Frame
+from x2roto.engine.model_folder import find_model
 from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.prompt import Box, Classes, Prompt, Text, slug
 from x2roto.train.initial import LEARNT_ALONE
@@ -119,6 +120,34 @@ def test_stage_two_starts_from_what_stage_one_learned(train: Train, tmp_path: Pa
     known = {name: tensor for name, tensor in learned.items() if name.startswith(LEARNT_ALONE)}
     assert len(known) > 50
     assert all(torch.equal(started[name], tensor) for name, tensor in known.items())
+
+
+def drawn_footage(**options: Any) -> dict[str, Any]:
+    """Procedural clips of drawn things, in windows."""
+    usual = {"height": 48, "width": 72, "frames": [2], "sources": ["footage"], "tasks": ["objseg"], "room": 1.8}
+    return {"open": "x2roto.train.procedural:open_footage", "options": {**usual, "side": 192, "length": 4, **options}}
+
+
+def test_an_outliner_run_changes_the_small_models_outlines_and_nothing_else(train: Train, tmp_path: Path) -> None:
+    values = {
+        "stage": "outliner",
+        "data": [drawn_footage()],
+        "validation": [drawn_footage(length=1)],
+        "initial": {"model": "x2sam-nano"},
+        "batches": {"workers": 0, "video_batch": 2, "video_accumulation": 1, "region_glimpse": 1},
+        "optimiser": {"rate": 1e-3, "steps": 2},
+        "run": {"precision": "fp32", "store": "float16", "validate_every": 2},
+    }
+    result = train("outlines", values)
+    assert result.code == 0, result.err
+    assert "validation J" in result.err
+    before = load_file(find_model("x2sam-nano") / "model.safetensors")
+    after = load_file(tmp_path / "outlines" / "model" / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"outliner"}
+    segmenter = load_segmenter(tmp_path / "outlines" / "model")
+    assert segmenter.model.config == replace(load_segmenter().model.config, name="outlines")
 
 
 @pytest.mark.slow
@@ -241,6 +270,14 @@ def test_a_run_that_cannot_start_says_why_in_one_line(train: Train, change: dict
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
     assert outcome.err.startswith("x2roto: ")
+
+
+@pytest.mark.parametrize("stage", ["finder", "outliner"])
+def test_a_part_that_is_not_there_does_not_learn(train: Train, stage: str) -> None:
+    outcome = train("wrong", run_values(stage))
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"x2roto: stage {stage} needs a network that has one")
+    assert outcome.err.count("\n") == 1
 
 
 def test_another_config_does_not_go_on_with_a_run(train: Train) -> None:

@@ -18,7 +18,7 @@ def test_words_are_asked_as_words_and_not_taken_for_names() -> None:
             "text": {one.text for one in clip.language.expressions},
             "question": {one.text for one in clip.language.questions},
             "absent": {one.text for one in clip.language.absent},
-            "absent, often seen": {f"the {name}" for name in clip.rivals},
+            "absent (often seen)": {f"the {name}" for name in clip.rivals},
         }
         for kind, prompt, truth in nano.asked(clip, np.random.default_rng(3)):
             kinds.add(kind)
@@ -28,4 +28,4 @@ def test_words_are_asked_as_words_and_not_taken_for_names() -> None:
                 assert prompt.name == "it"
             if isinstance(prompt, Classes):
                 assert set(prompt.things) == set(clip.language.classes.names)
-    assert {"text", "question", "absent", "absent, often seen", "classes", "box", "point"} <= kinds
+    assert {"text", "question", "absent", "absent (often seen)", "classes", "box", "point"} <= kinds
