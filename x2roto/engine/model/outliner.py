@@ -55,7 +55,8 @@ class Outliner(nn.Module):
         """What the eyes' maps, fine to coarse, say of windows."""
         fine, middle, *_ = levels_bchw
         height, width = middle.shape[-2:]
-        return Sight(self.seen(fine), self.comparing(middle).flatten(2).mT, (height, width))
+        # Laid out as they are read from a saved shot, on which the last bits of a result depend.
+        return Sight(self.seen(fine), self.comparing(middle).flatten(2).mT.contiguous(), (height, width))
 
     def compare(
         self, sight: Sight, other_bnd: Tensor, cover_bn: Tensor, centre_b1d: Tensor, apart_bnn: Tensor | None = None
