@@ -49,6 +49,13 @@ class Trace:
         )
 
 
+def traced(trace: Trace | None, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Trace:
+    """What is kept after a frame, the first one or one more."""
+    if trace is None:
+        return Trace.begin(sight, cover_bhw, window_b4)
+    return trace.after(sight, cover_bhw, window_b4)
+
+
 Palettes = Sequence[Palette | None]
 
 

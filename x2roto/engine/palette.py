@@ -7,6 +7,7 @@ Kolmogorov, Blake, SIGGRAPH 2004), with histograms for mixtures and the network'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -101,6 +102,11 @@ def by_colour(
     if known is not None:
         return weight * known.logits(bins_hw, (logits_hw.shape[0], logits_hw.shape[1]))
     return torch.zeros_like(logits_hw) if bounds_hw is None else settled(logits_hw, bins_hw, bounds_hw, weight)
+
+
+def taught(before: Sequence[Palette | None], newer: Sequence[Palette | None]) -> tuple[Palette | None, ...]:
+    """The palettes of several objects after a frame whose own are `newer`; the first one of each that is known."""
+    return tuple(old.taught(new) if old is not None else new for old, new in zip(before, newer, strict=True))
 
 
 def cover_of(logits_hw: Tensor, bins_hw: Tensor) -> Tensor:

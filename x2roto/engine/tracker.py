@@ -24,8 +24,8 @@ from x2roto.engine.kernels import fast_attention
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.outliner import Sight
 from x2roto.engine.model.segmentor import STRIDE, FrameFeatures, Prediction
-from x2roto.engine.outlining import Trace, outlined
-from x2roto.engine.palette import SHOWN, Palette, by_colour, colour_bins, cover_of
+from x2roto.engine.outlining import Trace, outlined, traced
+from x2roto.engine.palette import SHOWN, Palette, by_colour, colour_bins, cover_of, taught
 from x2roto.engine.shot import Query, Shot, ShotState
 from x2roto.engine.window import MOVED, Window, widened
 from x2roto.errors import DeviceMemoryError
@@ -271,19 +271,16 @@ class Tracker:
         if encoded.sight is None:
             return None
         cover = prediction.best().sigmoid()
-        edges = _edges(encoded.windows, cover.device)
-        if self.state.trace is None:
-            return Trace.begin(encoded.sight, cover, edges)
-        return self.state.trace.after(encoded.sight, cover, edges)
+        return traced(self.state.trace, encoded.sight, cover, _edges(encoded.windows, cover.device))
 
     def _coloured(self, own: Prediction, bins: Sequence[Tensor], bounds: Sequence[Tensor | None]) -> Tensor:
         """The network's mask logits with what colours add to those of the object each set asks for."""
-        weight, best = self.segmenter.model.config.palette, own.best()
+        weight = self.segmenter.model.config.palette
         if not weight or not bins:
             return own.mask_logits_bqhw
         shown = [SHOWN if targets[0].cover is not None else 1.0 for targets in self.query.targets]
         known = self.state.palettes or (None,) * len(bins)
-        each = zip(best, bins, known, bounds, [weight * share for share in shown], strict=True)
+        each = zip(own.best(), bins, known, bounds, [weight * share for share in shown], strict=True)
         return own.mask_logits_bqhw + torch.stack([by_colour(*one) for one in each])[:, None]
 
     def _taught(self, logits: Sequence[Tensor], bins: Sequence[Tensor]) -> tuple[Palette | None, ...]:
@@ -291,8 +288,7 @@ class Tracker:
         if not bins:
             return ()
         newer = [Palette.of(each, cover_of(one, each)) for one, each in zip(logits, bins, strict=True)]
-        before = self.state.palettes or (None,) * len(newer)
-        return tuple(old.taught(new) if old is not None else new for old, new in zip(before, newer, strict=True))
+        return taught(self.state.palettes or (None,) * len(newer), newer)
 
     def _placed(self, seen: tuple[Seen, ...], windows: Sequence[Window], frame: Frame) -> tuple[Seen, ...]:
         """The same on the whole frame, where the model looks at windows: all on one grid, as fine as its input."""

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from x2roto.engine import preprocess
 from x2roto.engine.model.segmentor import STRIDE
 from x2roto.engine.model.x2sam import X2SAM
-from x2roto.engine.outlining import Trace, outlined, palettes_of
-from x2roto.engine.palette import Palette, by_colour, colour_bins
+from x2roto.engine.outlining import Trace, outlined, palettes_of, traced
+from x2roto.engine.palette import Palette, by_colour, colour_bins, taught
 from x2roto.engine.segmenter import anchor_masks
 from x2roto.engine.window import DRAWN, widened
 from x2roto.train.collate import Batch
@@ -70,12 +70,12 @@ class OutlinerStage(JointStage):
         ]
         generator = torch.Generator().manual_seed(batch.seeds[-1])
         trace: Trace | None = None
-        palettes: list[Palette | None] = []
+        palettes: tuple[Palette | None, ...] = ()
         for own, frame, window in zip(self._own(batch, len(prompt)), batch.frames, batch.windows, strict=True):
             with torch.no_grad():
                 levels = model.finder.eyes(preprocess.normalise(frame))
             sight, bins = model.outliner.look(levels), [colour_bins(square) for square in frame]
-            known = palettes or [None] * len(prompt)
+            known = palettes or (None,) * len(prompt)
             if own.any():
                 parts = zip(own, bins, known, bounds, strict=True)
                 own = own + torch.stack([by_colour(*part, model.config.palette) for part in parts])
@@ -84,8 +84,7 @@ class OutlinerStage(JointStage):
             if trace is not None:
                 cover = disturbed(cover, generator)
             newer = palettes_of(cover, bins)
-            trace = Trace.begin(sight, cover, window) if trace is None else trace.after(sight, cover, window)
-            palettes = [old.taught(new) if old is not None else new for old, new in zip(known, newer, strict=True)]
+            trace, palettes = traced(trace, sight, cover, window), taught(known, newer)
             yield drawings
 
     @torch.no_grad()

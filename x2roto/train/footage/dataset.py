@@ -88,7 +88,8 @@ def _rivals(material: Material, seed: Sequence[int], elsewhere: Sequence[str]) -
     rng = np.random.default_rng([*seed, 17])
     props = [*cast(rng, material), *cast(rng, material)]
     names = dict.fromkeys(name for prop in props if prop.noun for name in sorted(nouns()[prop.noun].names))
-    return tuple(name for name in names if name in set(elsewhere))
+    missing = set(elsewhere)
+    return tuple(name for name in names if name in missing)
 
 
 class _Endless:
