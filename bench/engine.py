@@ -41,6 +41,7 @@ from x2roto.cli.options import Quality
 from x2roto.clip import Frame
 from x2roto.engine.assembly import NONE, Conditions, Spliced
 from x2roto.engine.identity import Target
+from x2roto.engine.kernels import fast_attention
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.config import (
     MaskDecoderConfig,
@@ -362,6 +363,35 @@ def tracker_stage(scene: Scene) -> Stage:
     return Stage("whole frame, through the tracker", lambda: list(tracker.step(frames)), work.frames)
 
 
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """A shot through the tracker from its first frame on. `first`: seconds to its mattes. `rate`: frames/s of the
+    second half. `peak_bytes`: device memory held at most, None: not a GPU."""
+
+    frames: int
+    first: float
+    rate: float
+    peak_bytes: int | None
+
+
+def follow_shot(scene: Scene, frames: int) -> Steady:
+    """Time a shot of random plates whose mattes are waited for one by one, as a writer would."""
+    work, device = scene.workload, scene.model.device
+    query = Query(((Target("matte"),),), scene.conditions, None, ("",))
+    width, height = work.plate
+    draw = np.random.default_rng(0)
+    plates = [draw.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(work.chunk)]
+    shown = [Frame(index, Fraction(index, 24), plates[index % work.chunk]) for index in range(frames)]
+    tracker = Segmenter(scene.model, special_tokenizer()).track(query, chunk=work.chunk, memory=work.memory)
+    _memory(device)
+    times = [time.perf_counter()]
+    for result in tracker.run(shown[start : start + work.chunk] for start in range(0, frames, work.chunk)):
+        result.seen[0].logits.amax().item()
+        times.append(time.perf_counter())
+    later = times[len(times) // 2 :]
+    return Steady(frames, times[1] - times[0], (len(later) - 1) / (later[-1] - later[0]), _memory(device, peak=True))
+
+
 def special_tokenizer() -> Tokenizer:
     """Knows X2SAM's own three tokens; nothing here reads text."""
     words = [SEG, PHRASE_START, PHRASE_END]
@@ -667,25 +697,30 @@ class Report:
     workload: Workload
     ceiling: float | None
     stages: tuple[Measured, ...]
+    shot: Steady | None
     comparisons: tuple[Compared, ...]
 
 
 @torch.inference_mode()
-def run(work: Workload, setting: Setting) -> Report:
-    """Count every stage and, unless the device is "meta", time it. The reference's order is timed last."""
+def run(work: Workload, setting: Setting, shot: int) -> Report:
+    """Count every stage and, unless the device is "meta", time it, then a shot of so many frames. The reference's
+    order is timed last."""
     gflops = count_flops(work, setting.dtype)
     if setting.device.type == "meta":
         counted = tuple(Measured(name, gflop, None, None) for name, gflop in gflops.items())
-        return Report(machine(setting), work, None, counted, ())
+        return Report(machine(setting), work, None, counted, None, ())
     ceiling = matmul_ceiling(setting.device, setting.dtype, setting.repeats)
-    measured = tuple(measure_stages(work, setting, gflops))
-    return Report(machine(setting), work, ceiling, measured, tuple(compare_all(work, setting)))
-
-
-def measure_stages(work: Workload, setting: Setting, gflops: Mapping[str, float]) -> Iterator[Measured]:
     scene = setting.scene(work)
-    for stage in (*stages(scene), tracker_stage(scene)):
-        yield measure(stage, gflops.get(stage.name), setting.device, setting.repeats)
+    # As the tracker runs it.
+    with fast_attention(setting.device, setting.dtype, work.config.dim):
+        measured = tuple(
+            measure(stage, gflops.get(stage.name), setting.device, setting.repeats)
+            for stage in (*stages(scene), tracker_stage(scene))
+        )
+        steady = follow_shot(scene, shot) if shot else None
+        del scene
+        compared = tuple(compare_all(work, setting))
+    return Report(machine(setting), work, ceiling, measured, steady, compared)
 
 
 def compare_all(work: Workload, setting: Setting) -> Iterator[Compared]:
@@ -790,6 +825,12 @@ def show(report: Report) -> None:
     ceiling = "" if report.ceiling is None else f"; matrix product {report.ceiling:,.0f} GFLOP/s"
     title = f"{work.config.name}: chunk {work.chunk}, memory {work.memory}; {facts}{ceiling}"
     _print(title, STAGE_COLUMNS, [_stage_row(stage, report.ceiling) for stage in report.stages])
+    if report.shot is not None:
+        peak = _cell(report.shot.peak_bytes, ", {:.2f} GiB held at most", 2**-30)
+        print(
+            f"{report.shot.frames} frames through the tracker: the first after {report.shot.first:.2f} s, "
+            f"in the second half {report.shot.rate:.2f} frames/s{peak}"
+        )
     if report.comparisons:
         _print("against the reference's order of work, same run", PAIR_COLUMNS, map(_pair_row, report.comparisons))
 
@@ -844,6 +885,7 @@ def main(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each thing, after a warm-up.")] = 3,
     quality: Annotated[Quality, typer.Option(help="As --quality of segment.")] = Quality.EXACT,
+    shot: Annotated[int, typer.Option(min=0, help="Also a shot of so many frames through the tracker.")] = 0,
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
     parity: Annotated[
         Path | None, typer.Option(help="Instead, compare number formats on this golden folder.")
@@ -873,7 +915,7 @@ def main(
         memory=memory,
         quality=quality,
     )
-    report = run(work, Setting(where, getattr(torch, number), seed, repeats))
+    report = run(work, Setting(where, getattr(torch, number), seed, repeats), shot)
     show(report)
     _write(json_file, asdict(report))
 

@@ -1,8 +1,9 @@
 """What `--quality` costs and saves: `python bench/quality.py --footage ../shared/footage`.
 
 Every clip is followed at each quality from the same prompt, in the same run, in turns. The mattes are held against
-those of `exact`, and against the truth where there is one. `--random` instead holds the masks of a network of random
-weights, with all three scales of memory, at `fast` against the same at `exact`.
+those of `exact`, and against the truth where there is one. `--plain` instead holds them as a device makes them, in
+its numbers and by its kernels, against those of the plain network in float32 on the CPU. `--random` holds the masks
+of a network of random weights, with all three scales of memory, at `fast` against the same at `exact`.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ def main(
     frames: Annotated[int, typer.Option(min=2, help="Frames of a clip, at most.")] = 12,
     device: Annotated[str, typer.Option(help="Device.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
+    plain: Annotated[bool, typer.Option(help="The device's way against plain float32 instead.")] = False,
     random: Annotated[int, typer.Option(help="Networks of random weights to measure instead.")] = 0,
 ) -> None:
     """Agreement with exact mattes, with the truth, and time, for each quality."""
@@ -134,26 +136,31 @@ def main(
             f"mean {fmean(shares):.3f}, least {min(shares):.3f}"
         )
         return
-    segmenters = {quality: load_segmenter(model, device, quality=quality) for quality in QUALITIES}
-    tallies = {quality: Tally() for quality in QUALITIES}
+    if plain:
+        number = torch.bfloat16 if device.startswith("cuda") else torch.float32
+        segmenters = {"plain": load_segmenter(model, "cpu"), f"on {device}": load_segmenter(model, device, number)}
+    else:
+        segmenters = {quality: load_segmenter(model, device, quality=quality) for quality in QUALITIES}
+    tallies = {name: Tally() for name in segmenters}
     for take in takes(footage, clips, frames):
         exact: list[Masks] = []
-        for quality, segmenter in segmenters.items():
+        for name, segmenter in segmenters.items():
             found, seconds = followed(segmenter, take)
             exact = exact or found
-            add(tallies[quality], take, found, exact, seconds)
+            add(tallies[name], take, found, exact, seconds)
     show(tallies)
 
 
-def show(tallies: dict[Quality, Tally]) -> None:
-    clips = len(tallies["exact"].seconds)
-    table = Table(title=f"Against exact, {clips} clips")
-    for column in ("quality", "time", "mean IoU", "worst clip", "boundary F", "J&F against the truth"):
-        table.add_column(column, justify="left" if column == "quality" else "right")
-    for quality, tally in tallies.items():
-        share = sum(tally.seconds) / sum(tallies["exact"].seconds)
+def show(tallies: dict[str, Tally]) -> None:
+    """A table of them; all are held against the first."""
+    first, *_ = tallies
+    table = Table(title=f"Against {first}, {len(tallies[first].seconds)} clips")
+    for column in ("way", "time", "mean IoU", "worst clip", "boundary F", "J&F against the truth"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for name, tally in tallies.items():
+        share = sum(tally.seconds) / sum(tallies[first].seconds)
         numbers = (share, fmean(tally.j), tally.worst, fmean(tally.f), fmean(tally.true))
-        table.add_row(quality, *(f"{number:.3f}" for number in numbers))
+        table.add_row(name, *(f"{number:.3f}" for number in numbers))
     Console(width=110).print(table)
 
 

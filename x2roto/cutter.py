@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, tee
 from pathlib import Path
 from typing import Any, Self
 
@@ -127,10 +128,18 @@ class Cutter:
         for each in self.passes:
             yield from each.look_back(source, indices)
 
-    def cut(self, plates: Sequence[Plate], info: ClipInfo, clock: Clock) -> Iterator[Cut]:
-        """The mattes of the next frames, in order."""
-        observed = zip(*(each.follow([plate.shown for plate in plates]) for each in self.passes), strict=True)
-        for plate in plates:
+    def cut(self, blocks: Iterable[Sequence[Plate]], info: ClipInfo, clock: Clock) -> Iterator[Cut]:
+        """The mattes of the frames of one block after the other, in order. A GPU is given the next frame, and its
+        block, before a frame is finished."""
+        ours, *theirs = tee(blocks, 1 + len(self.passes))
+        observed = zip(
+            *(
+                each.follow([plate.shown for plate in block] for block in copy)
+                for each, copy in zip(self.passes, theirs, strict=True)
+            ),
+            strict=True,
+        )
+        for plate in chain.from_iterable(ours):
             with clock.on("network"):
                 objects = next(observed)
             with clock.on("alpha"), device_memory(self._segmenter.device, "a frame's alpha"):
@@ -145,7 +154,7 @@ class Cutter:
         objects = []
         for each in self.passes:
             order = [each.start, index] if each.anchored and each.start != index else [index]
-            *_, last = each.step([plates[wanted].shown for wanted in order])
+            *_, last = each.step([[plates[wanted].shown for wanted in order]])
             objects.append(last)
         return self._finish(plates[index], objects, info)
 

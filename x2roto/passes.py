@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -102,15 +102,18 @@ class Pass:
                     yield result.frame.index
         (self._spool / "done").touch()
 
-    def follow(self, frames: Sequence[Frame]) -> Iterator[Observed]:
-        """The objects on the next frames, in frame order."""
-        early = [frame for frame in frames if frame.index < self.start]
-        yield from (self._restored(frame.index) for frame in early)
-        yield from self.step(frames[len(early) :])
+    def follow(self, blocks: Iterable[Sequence[Frame]]) -> Iterator[Observed]:
+        """The objects on the frames of one block after the other, in frame order."""
+        blocks = iter(blocks)
+        for block in blocks:
+            early = [frame for frame in block if frame.index < self.start]
+            yield from (self._restored(frame.index) for frame in early)
+            if late := block[len(early) :]:
+                yield from self.step(chain((late,), blocks))
 
-    def step(self, frames: Sequence[Frame]) -> Iterator[Observed]:
+    def step(self, blocks: Iterable[Sequence[Frame]]) -> Iterator[Observed]:
         """The objects on frames the tracker is given next, whatever their index."""
-        for result in self.tracker.step(frames):
+        for result in self.tracker.run(blocks):
             yield self._observed(result.seen)
 
     def _observed(self, seen: Sequence[Seen]) -> Observed:

@@ -177,8 +177,10 @@ class _Run:
         chunk = self.job.engine.chunk
         with closing(prefetch(plates(self.source, self.shot.ranges_from(position)), 2 * chunk)) as ahead:
             chunks = chunked(ahead, chunk)
-            while frames := self._waited(chunks):
-                yield from self.cutter.cut(frames, self.shot.info, self.clock)
+            blocks = iter(lambda: self._waited(chunks), [])
+            # Who feeds a pipe may wait for mattes before the next frames.
+            for some in ([block] for block in blocks) if self.job.piped else (blocks,):
+                yield from self.cutter.cut(some, self.shot.info, self.clock)
 
     def _waited(self, chunks: Iterator[list[Plate]]) -> list[Plate]:
         with self.clock.on("decode"):

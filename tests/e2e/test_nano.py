@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.e2e.conftest import Run
+from x2roto.clip import Frame
 from x2roto.engine.model_folder import PACKAGED_MODEL, damaged_files, find_model, read_header
 from x2roto.engine.segmenter import load_segmenter
 from x2roto.evaluate.metrics.boundary import region_similarity
+from x2roto.prompt import Box, Classes, Text
 from x2roto.train.footage import Material, Shape, film
 from x2roto.train.footage.dataset import FilmedClip
 
 MOST_BYTES = 15 << 20
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 # Held back from training, which draws its clips from other seeds.
 SEEDS = [(99, number) for number in range(3)]
 
@@ -75,3 +78,18 @@ def test_it_cuts_what_a_box_is_drawn_around(seed: tuple[int, int], run: Run, tmp
     assert len(mattes) == len(masks[actor])
     found = [matte > np.iinfo(matte.dtype).max // 2 for matte in mattes]
     assert np.mean([region_similarity(true, seen) for true, seen in zip(masks[actor], found, strict=True)]) > 0.5
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize(
+    "prompt", [Box("it", 40, 30, 100, 90), Text("man", "the man"), Classes("all", things=("man", "ball"))]
+)
+def test_it_runs_in_half_precision(prompt: Box | Text | Classes, device: str) -> None:
+    segmenter = load_segmenter(None, device, torch.bfloat16)
+    clip = filmed(SEEDS[0], 3).rendered.frames
+    assert clip is not None
+    rgb = list(clip)
+    frames = [Frame(index, None, each) for index, each in enumerate(rgb)]
+    for query in segmenter.read((prompt,), rgb, {None: rgb[0]}, looked=dict(enumerate(rgb))):
+        for result in segmenter.track(query).step(frames):
+            assert all(seen.logits.isfinite().all() for seen in result.seen)

@@ -201,7 +201,8 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, sharding
     assert len(noted[0]) == 6
     for one, two in zip(*noted, strict=True):
         numbers = {name for name, value in one.items() if isinstance(value, float)}
-        assert {name: two[name] for name in numbers} == pytest.approx({name: one[name] for name in numbers}, rel=1e-4)
+        # Sums over a batch round otherwise where it is cut in two.
+        assert {name: two[name] for name in numbers} == pytest.approx({name: one[name] for name in numbers}, rel=5e-4)
 
 
 @pytest.mark.slow

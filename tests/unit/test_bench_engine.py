@@ -31,12 +31,14 @@ def app() -> Typer:
 
 
 def test_every_stage_is_counted_and_timed() -> None:
-    report = bench.run(tiny_workload(), SETTING)
+    report = bench.run(tiny_workload(), SETTING, shot=6)
     tracked = [stage.name for stage in report.stages if stage.gflop is None]
     assert tracked == ["whole frame, through the tracker"]
     assert all(stage.timing is not None and stage.timing.seconds > 0 for stage in report.stages)
     assert all(stage.gflop != 0 for stage in report.stages)
     assert len(report.comparisons) == 5
+    assert report.shot is not None
+    assert report.shot.first > 0 < report.shot.rate
     json.dumps(bench.asdict(report))
 
 

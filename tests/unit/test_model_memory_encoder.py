@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from tests.unit.model_parts import levels, noise, randomised
 from x2roto.engine.model.config import MemoryConfig
-from x2roto.engine.model.memory_encoder import ChannelNorm, MemoryEncoder, guide
+from x2roto.engine.model.layers import ChannelNorm
+from x2roto.engine.model.memory_encoder import MemoryEncoder, guide
 
 DIM = 8
 ENCODER = randomised(MemoryEncoder(MemoryConfig(fuser_feedforward=24), DIM))

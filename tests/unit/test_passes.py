@@ -64,14 +64,14 @@ def test_before_its_frame_a_query_is_tracked_backward(segmenter: Segmenter, fold
     late = Pass(segmenter, asked, 0, SPEC, tmp_path / "spool")
     with source(folder) as clip:
         assert list(late.look_back(clip, range(COUNT))) == list(range(START - 1, -1, -1))
-    seen = list(late.follow(frames()))
+    seen = list(late.follow([frames()]))
     assert len(seen) == COUNT
     # The same shot played backward, by a pass that has never seen a frame after its own.
-    reversed_shot = list(Pass(segmenter, asked, START, SPEC, tmp_path / "none").step(frames()[START::-1]))
+    reversed_shot = list(Pass(segmenter, asked, START, SPEC, tmp_path / "none").step([frames()[START::-1]]))
     for early, backward in zip(seen[:START], reversed_shot[:0:-1], strict=True):
         torch.testing.assert_close(early.logits, backward.logits, rtol=2**-10, atol=2**-10)
         assert early.scores == backward.scores
-    forward = list(Pass(segmenter, asked, START, SPEC, tmp_path / "none").step(frames()[START:]))
+    forward = list(Pass(segmenter, asked, START, SPEC, tmp_path / "none").step([frames()[START:]]))
     torch.testing.assert_close(logits(seen[START:]), logits(forward), rtol=0, atol=0)
 
 
@@ -86,14 +86,14 @@ def test_looking_back_is_done_once(segmenter: Segmenter, folder: Path, tmp_path:
         assert len(list(first.look_back(clip, range(COUNT)))) == START
         again = Pass(segmenter, asked, 0, SPEC, tmp_path / "spool")
         assert list(again.look_back(clip, range(COUNT))) == []
-    torch.testing.assert_close(logits(list(again.follow(frames()))), logits(list(first.follow(frames()))))
+    torch.testing.assert_close(logits(list(again.follow([frames()]))), logits(list(first.follow([frames()]))))
 
 
 def test_only_frames_of_the_range_are_looked_at(segmenter: Segmenter, folder: Path, tmp_path: Path) -> None:
     late = Pass(segmenter, query(segmenter, Box("ball", 4, 8, 30, 30, START)), 1, SPEC, tmp_path / "spool")
     with source(folder) as clip:
         assert list(late.look_back(clip, (1, 3, START, 9))) == [3, 1]
-    assert len(list(late.follow([frames()[index] for index in (1, 3, START, 9)]))) == 4
+    assert len(list(late.follow([[frames()[index] for index in (1, 3, START, 9)]]))) == 4
 
 
 def test_a_query_on_the_first_frame_needs_no_spool(segmenter: Segmenter, folder: Path, tmp_path: Path) -> None:
@@ -111,14 +111,14 @@ def test_a_class_is_one_matte_or_numbered_ones(
     asked = query(segmenter, Classes("classes", ("dog",), ("sky",)))
     each = Pass(segmenter, asked, 0, EngineSpec(presence=0, instances=instances), tmp_path)
     assert each.labels == labels
-    for observed in each.follow(frames()[:3]):
+    for observed in each.follow([frames()[:3]]):
         assert observed.logits.shape[0] == len(observed.scores) == len(observed.presence) == len(labels)
 
 
 def test_a_class_as_one_matte_is_the_union_of_its_instances(segmenter: Segmenter, tmp_path: Path) -> None:
     asked = query(segmenter, Classes("classes", ("dog",), ("sky",)))
-    apart = list(Pass(segmenter, asked, 0, EngineSpec(presence=0, instances=64), tmp_path).follow(frames()[:3]))
-    union = list(Pass(segmenter, asked, 0, EngineSpec(presence=0), tmp_path).follow(frames()[:3]))
+    apart = list(Pass(segmenter, asked, 0, EngineSpec(presence=0, instances=64), tmp_path).follow([frames()[:3]]))
+    union = list(Pass(segmenter, asked, 0, EngineSpec(presence=0), tmp_path).follow([frames()[:3]]))
     for several, one in zip(apart, union, strict=True):
         torch.testing.assert_close(several.logits[:-1].amax(0), one.logits[0])
         assert max(several.scores[:-1]) == one.scores[0]
@@ -147,7 +147,7 @@ def cutter(segmenter: Segmenter, *prompts: Prompt, refine: Refine = SOFT, spool:
 
 def test_facts_are_those_of_the_alpha_that_is_written(segmenter: Segmenter, tmp_path: Path) -> None:
     cutting = cutter(segmenter, Text("dog", "dog"), Text("cat", "a cat"), refine=Refine(grow=2), spool=tmp_path)
-    for cut in cutting.cut(shown()[:3], INFO, Clock()):
+    for cut in cutting.cut([shown()[:3]], INFO, Clock()):
         assert [matte.track.label for matte in cut.result.mattes] == ["dog", "cat"]
         for matte in cut.result.mattes:
             facts = cut.facts[matte.track.label]
@@ -162,16 +162,16 @@ def test_going_on_from_a_state_changes_nothing(segmenter: Segmenter, tmp_path: P
     def new() -> Cutter:
         return cutter(segmenter, Text("dog", "dog"), refine=Refine(smooth=0.5), spool=tmp_path)
 
-    whole = [cut.result.mattes[0].alpha for cut in new().cut(shown(), INFO, Clock())]
+    whole = [cut.result.mattes[0].alpha for cut in new().cut([shown()], INFO, Clock())]
     first, second = new(), new()
-    for _ in first.cut(shown()[:6], INFO, Clock()):
+    for _ in first.cut([shown()[:6]], INFO, Clock()):
         pass
     state = first.state()
-    for _ in first.cut(shown()[6:], INFO, Clock()):
+    for _ in first.cut([shown()[6:]], INFO, Clock()):
         pass
     state.save(tmp_path)
     second.restore(tmp_path)
-    rest = [cut.result.mattes[0].alpha for cut in second.cut(shown()[6:], INFO, Clock())]
+    rest = [cut.result.mattes[0].alpha for cut in second.cut([shown()[6:]], INFO, Clock())]
     np.testing.assert_array_equal(rest, whole[6:])
 
 
@@ -181,11 +181,11 @@ def test_two_that_carry_one_name_are_one_matte(segmenter: Segmenter, tmp_path: P
     ]
     both = Cutter(segmenter, passes, [Track(1, "dog")], Refine(edge="hard"))
     assert [track.label for track in both.tracks] == ["dog"]
-    (cut,) = both.cut(shown()[:1], INFO, Clock())
+    (cut,) = both.cut([shown()[:1]], INFO, Clock())
     apart = []
     for words in ("dog", "a black dog"):
         each = Pass(segmenter, query(segmenter, Text("dog", words)), 0, SPEC, tmp_path)
-        (one,) = Cutter(segmenter, [each], [Track(1, "dog")], Refine(edge="hard")).cut(shown()[:1], INFO, Clock())
+        (one,) = Cutter(segmenter, [each], [Track(1, "dog")], Refine(edge="hard")).cut([shown()[:1]], INFO, Clock())
         apart.append(one)
     np.testing.assert_array_equal(
         cut.result.mattes[0].alpha, np.maximum(*(one.result.mattes[0].alpha for one in apart))
@@ -195,7 +195,7 @@ def test_two_that_carry_one_name_are_one_matte(segmenter: Segmenter, tmp_path: P
 
 def test_time_is_counted_by_stage(segmenter: Segmenter, tmp_path: Path) -> None:
     clock = Clock()
-    list(cutter(segmenter, Text("dog", "dog"), spool=tmp_path).cut(shown()[:2], INFO, clock))
+    list(cutter(segmenter, Text("dog", "dog"), spool=tmp_path).cut([shown()[:2]], INFO, clock))
     assert clock.timing.network_s > 0
     assert clock.timing.alpha_s > 0
     assert clock.timing.decode_s == clock.timing.write_s == 0

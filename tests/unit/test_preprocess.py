@@ -17,6 +17,7 @@ from x2roto.engine.preprocess import (
     resampled_indices,
     sample_indices,
     segmentor_frames,
+    segmentor_frames_on,
     span_chunks,
     step_seconds,
     stride_chunks,
@@ -57,6 +58,15 @@ def test_segmentor_frames_squash_and_keep_the_order() -> None:
     assert squares.dtype == torch.uint8
     assert squares.shape == (2, 16, 16, 3)
     assert squares[:, 5, 5].tolist() == [[10, 0, 245], [200, 0, 55]]
+
+
+@pytest.mark.parametrize("shape", [(270, 480), (64, 48), (100, 100), (101, 37), (400, 300)])
+def test_frames_resized_on_a_device_are_pil_s_but_for_what_lies_between_two_values(shape: tuple[int, int]) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), dtype=np.uint8)
+    plain, ours = segmentor_frames(frames, 100), segmentor_frames_on(torch.device("cpu"), frames, 100)
+    assert ours.dtype == torch.uint8
+    apart = (plain.int() - ours.int()).abs()
+    assert apart.max() <= 1
 
 
 def test_normalise_is_the_stated_formula() -> None:

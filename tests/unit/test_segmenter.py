@@ -571,7 +571,7 @@ def test_too_little_even_so_is_one_clear_line_and_the_step_can_be_taken_again(
     torch.testing.assert_close(logits(done), baseline, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("part", ["decode", "remember"])
+@pytest.mark.parametrize("part", ["decode", "memory_maps"])
 def test_running_out_while_decoding_loses_no_frame_and_encodes_the_rest_in_smaller_chunks(
     segmenter: Segmenter,
     query: Query,

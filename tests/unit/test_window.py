@@ -155,7 +155,7 @@ def test_frames_left_out_widen_the_view(segmenter: Segmenter) -> None:
     for index in (1, 4):
         tracker = segmenter.track(query)
         list(tracker.step([Frame(0, None, FRAMES[0])]))
-        sides.append(tracker._windows(Frame(index, None, FRAMES[index]))[0].side)
+        sides.append(tracker._windows(Frame(index, None, FRAMES[index]), tracker.state)[0].side)
     assert sides[1] > sides[0]
 
 
@@ -165,7 +165,7 @@ def test_an_object_does_not_jump_from_frame_to_frame_but_may_over_frames_left_ou
         tracker = segmenter.track(query)
         list(tracker.step([Frame(0, None, FRAMES[0])]))
         frame = Frame(index, None, FRAMES[index])
-        (bounds,) = tracker._bounds(frame, tracker._windows(frame))
+        (bounds,) = tracker._bounds(frame, tracker._windows(frame, tracker.state), tracker.state)
         assert (bounds is not None) == bounded
         list(tracker.step([frame]))
 

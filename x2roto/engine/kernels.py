@@ -1,4 +1,5 @@
-"""Which attention kernel a GPU is fastest with, found by a short probe and never by guess.
+"""Which kernels a GPU takes: of torch's for attention the fastest, found by a short probe and never by guess, and
+where there is Triton ours for what torch does in many passes (`engine/model/fused.py`).
 
 Memory attention has one head as wide as the model and is nearly all of a frame's arithmetic at full size. Which of
 torch's kernels takes such a head, and how fast, differs from card to card and from version to version.
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -24,6 +26,17 @@ CANDIDATES = (
 )
 TOKENS = 8192  # enough to fill a card, few enough for every kernel's memory
 REPEATS = 3
+
+
+def fuses(tensor: Tensor) -> bool:
+    """Whether Triton's kernels can take a tensor: it is on a GPU and no gradients are asked for."""
+    return tensor.is_cuda and not torch.is_grad_enabled() and has_triton()
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is there, which torch's CUDA builds bring along where it exists."""
+    return find_spec("triton") is not None
 
 
 @contextmanager

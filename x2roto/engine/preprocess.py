@@ -83,6 +83,11 @@ def segmentor_frames(frames: Iterable[Rgb], size: int = 1024) -> Tensor:
     return torch.stack([_resized(rgb, size, size, Image.Resampling.BILINEAR) for rgb in frames])
 
 
+def segmentor_frames_on(device: torch.device, frames: Iterable[Rgb], size: int = 1024) -> Tensor:
+    """As `segmentor_frames`, resized on a device: one code value off where a sum lies between two."""
+    return torch.stack([_resized_on(device, to_uint8(rgb), size) for rgb in frames])
+
+
 def normalise(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The mask encoder's input from `segmentor_frames`: (T, 3, size, size) on the same device."""
     pixels = frames.permute(0, 3, 1, 2).contiguous()
@@ -102,6 +107,18 @@ def prompt_masks(masks: Iterable[NDArray[np.bool_]], size: int = 1024) -> Tensor
 
 def _resized(rgb: Rgb, width: int, height: int, method: Image.Resampling) -> Tensor:
     return torch.from_numpy(np.array(Image.fromarray(to_uint8(rgb)).resize((width, height), method)))
+
+
+def _resized_on(device: torch.device, rgb: NDArray[np.uint8], size: int) -> Tensor:
+    shown = torch.from_numpy(np.ascontiguousarray(rgb))
+    if device.type == "cuda":
+        shown = shown.pin_memory()
+    pixels = shown.to(device, non_blocking=True).permute(2, 0, 1)[None].float()
+    # Across, then down, each rounded to a code value, as PIL does.
+    for shape in ((rgb.shape[0], size), (size, size)):
+        pixels = functional.interpolate(pixels, shape, mode="bilinear", align_corners=False, antialias=True)
+        pixels = pixels.add_(0.5).floor_().clamp_(0, 255)
+    return pixels[0].permute(1, 2, 0).byte()
 
 
 def _square_mask(mask: NDArray[np.bool_], size: int) -> Tensor:

@@ -220,10 +220,10 @@ class Segmenter:
 
     def squares(self, frames: Sequence[Rgb]) -> Tensor:
         """Frames (H, W, 3) as the mask encoder sees them, not yet normalised: uint8 (T, S, S, 3) on the device."""
-        squares = preprocess.segmentor_frames(frames, self.model.config.image_size)
+        size = self.model.config.image_size
         if self.device.type == "cuda":
-            squares = squares.pin_memory()
-        return squares.to(self.device, non_blocking=True)
+            return preprocess.segmentor_frames_on(self.device, frames, size)
+        return preprocess.segmentor_frames(frames, size).to(self.device)
 
     def normalised(self, squares: Tensor) -> Tensor:
         """`squares` as the mask encoder's input."""

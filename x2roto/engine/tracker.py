@@ -1,18 +1,20 @@
 """`Tracker`: all state of one shot. Frames flow through in chunks; memory and identities are a value it owns.
 
 Whatever sees only its own frame runs batched per chunk; the recurrent rest runs frame by frame. The chunk size
-changes speed and memory, not results.
+changes speed and memory, not results. A GPU is kept busy: the network draws the next frame on a stream of its own
+while the objects of the last one are told apart, turned into mattes and written.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from x2roto.engine.model.outliner import Sight
 from x2roto.engine.model.segmentor import STRIDE, FrameFeatures, Prediction
 from x2roto.engine.outlining import Trace, outlined, traced
 from x2roto.engine.palette import SHOWN, Palette, by_colour, colour_bins, cover_of, taught
+from x2roto.engine.replay import Replay, Stepped
 from x2roto.engine.shot import Query, Shot, ShotState
 from x2roto.engine.window import MOVED, Window, widened
 from x2roto.errors import DeviceMemoryError
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
     from x2roto.engine.segmenter import Segmenter
 
 
+Result = TypeVar("Result")
+
 FOLLOWING = Following()
+RECORDED_AFTER = 16  # frames: recording takes as long as some of them
 UNSURE = 5e-4  # what is left of doubt where a mask was drawn
 # Kinds of devices that are no faster with many frames at once; alone, a frame gives the same bits in any chunk.
 ALONE = frozenset({"cpu"})
@@ -78,6 +84,28 @@ class Encoded:
     sight: Sight | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A frame as the network has drawn it, its objects not told apart yet: the prediction, the state of its queries,
+    colour bins, and the memory after it. `ready`: when a GPU is done with it."""
+
+    frame: Frame
+    encoded: Encoded
+    bins: Sequence[Tensor]
+    prediction: Prediction
+    queries_bqc: Tensor
+    memory: Memory
+    ready: torch.cuda.Event | None
+
+    def hand_over(self) -> None:
+        """Let the current stream work on it once it is ready."""
+        if self.ready is not None:
+            stream = torch.cuda.current_stream(self.queries_bqc.device)
+            stream.wait_event(self.ready)
+            for tensor in (self.queries_bqc, self.prediction.mask_logits_bqhw, self.prediction.class_logits_bqc):
+                tensor.record_stream(stream)
+
+
 class Tracker:
     """Follows a query through frames given in order, forward or backward in time.
 
@@ -108,32 +136,73 @@ class Tracker:
         memory_of_prompts = Memory(capacity, prompt=query.prompt, anchored=config.anchored)
         known = tuple(tuple(() for _ in targets) for targets in query.targets)
         self.state = ShotState(memory_of_prompts, known, query.windows)
+        # Where a window stands is known once the objects of the frame before are.
+        ahead = segmenter.device.type == "cuda" and not query.windows
+        self._stream = torch.cuda.Stream(segmenter.device) if ahead else None
+        self._records = True
+        self._replay: Replay | None = None
 
     def step(self, frames: Sequence[Frame]) -> Iterator[FrameResult]:
-        """Results of the next frames, in the order given.
+        """Results of the next frames, in the order given."""
+        yield from self.run((frames,))
+
+    def run(self, blocks: Iterable[Sequence[Frame]]) -> Iterator[FrameResult]:
+        """Results of the frames of one block after the other, in the order given. No chunk ends in the next block.
 
         Out of device memory the chunk is halved, then features wait on the host, then DeviceMemoryError is
-        raised; the frames yielded and the state are right in every case, and the step can be taken again.
+        raised; the frames yielded and the state are right in every case, and the rest can be asked for again.
         """
         if self.query.absent:
-            yield from map(self._nothing, frames)
+            yield from map(self._nothing, chain.from_iterable(blocks))
             return
-        position, ready = 0, deque[Encoded]()
-        while position < len(frames):
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self.segmenter.device))
+        before: Drawn | None = None
+        for block in blocks:
+            encoded = deque[Encoded]()
+            for position in range(len(block)):
+                state = self.state
+                if before is not None:
+                    state = replace(state, memory=before.memory, index=before.frame.index)
+                drawn = self._drawn(block[position:], encoded, state)
+                if before is not None:
+                    yield self._settled(before, encoded)
+                    before = None
+                if self._stream is None:
+                    yield self._settled(drawn, encoded)
+                else:
+                    before = drawn
+        if before is not None:
+            yield self._settled(before, deque())
+
+    def _drawn(self, frames: Sequence[Frame], encoded: deque[Encoded], state: ShotState) -> Drawn:
+        """The first of the frames as the network draws it after `state`. `encoded`: what is known of them so far;
+        refilled when it is empty, and the first is taken."""
+
+        def drawn() -> Drawn:
+            if not encoded:
+                chunk = 1 if state.windows else self.budget.chunk
+                encoded.extend(self._encode(frames[:chunk], state))
+            return self._draw(frames[0], encoded[0], state)
+
+        with torch.cuda.stream(self._stream):
+            first = self._within_memory(encoded, drawn)
+        encoded.popleft()
+        return first
+
+    def _settled(self, drawn: Drawn, encoded: deque[Encoded]) -> FrameResult:
+        """The objects of a frame; the state after it becomes the tracker's."""
+        result, self.state = self._within_memory(encoded, lambda: self._settle(drawn))
+        return result
+
+    def _within_memory(self, encoded: deque[Encoded], work: Callable[[], Result]) -> Result:
+        """What the work gives, tried again with less on the device where it runs out of memory."""
+        while True:
             try:
-                if not ready:
-                    # Where a window stands is known once the frame before is.
-                    chunk = 1 if self.state.windows else self.budget.chunk
-                    ready.extend(self._encode(frames[position : position + chunk]))
-                result, state = self._advance(frames[position], ready[0])
+                return work()
             except torch.OutOfMemoryError as error:
-                ready.clear()
+                encoded.clear()
                 self._tighten(error)
-                continue
-            ready.popleft()
-            position += 1
-            self.state = state
-            yield result
 
     def _nothing(self, frame: Frame) -> FrameResult:
         """What there is to say of a frame where nothing can be found; the network is not asked."""
@@ -148,10 +217,13 @@ class Tracker:
         shot.save(path, Shot(self.query, self.state), self.segmenter.fingerprint)
 
     @torch.inference_mode()
-    def _encode(self, frames: Sequence[Frame]) -> list[Encoded]:
-        windows = self._windows(frames[0])
+    def _encode(self, frames: Sequence[Frame], state: ShotState) -> list[Encoded]:
+        windows = self._windows(frames[0], state)
         with self._attention():
-            found = self._encode_windows(frames[0], windows) if windows else self._encode_frames(frames)
+            if windows:
+                found = self._encode_windows(frames[0], windows, first=state.memory.empty)
+            else:
+                found = self._encode_frames(frames, self._without_memory(frames, state.memory))
         host = torch.device("cpu")
         return [replace(each, features=each.features.to(host)) for each in found] if self.budget.offload else found
 
@@ -159,18 +231,18 @@ class Tracker:
         model = self.segmenter.model
         return fast_attention(model.device, model.dtype, model.config.dim)
 
-    def _encode_windows(self, frame: Frame, windows: Sequence[Window]) -> list[Encoded]:
+    def _encode_windows(self, frame: Frame, windows: Sequence[Window], *, first: bool) -> list[Encoded]:
         model = self.segmenter.model
         squares = self.segmenter.squares([window.crop(frame.rgb) for window in windows])
         pixels = self.segmenter.normalised(squares)
         pyramid = model.segmentor.encoder(pixels).levels_bchw
         sight = model.look(pixels) if model.outliner is not None else None
-        features = model.segmentor.features(pyramid, first=self.state.memory.empty)
+        features = model.segmentor.features(pyramid, first=first)
         return [Encoded(features, windows, tuple(squares), sight)]
 
-    def _encode_frames(self, frames: Sequence[Frame]) -> list[Encoded]:
+    def _encode_frames(self, frames: Sequence[Frame], first: int) -> list[Encoded]:
+        """`first`: how many of them find the memory empty."""
         segmentor = self.segmenter.model.segmentor
-        first = self._without_memory(frames)
         size = 1 if self.segmenter.device.type in ALONE else len(frames)
         features: list[FrameFeatures] = []
         for start in range(0, len(frames), size):
@@ -182,67 +254,96 @@ class Tracker:
                     features.extend(segmentor.features(levels, first=starts).frames())
         return [Encoded(each) for each in features]
 
-    def _windows(self, frame: Frame) -> tuple[Window, ...]:
+    def _windows(self, frame: Frame, state: ShotState) -> tuple[Window, ...]:
         """Where each set looks on a frame: wider the more frames were left out since the last one."""
-        windows = self.state.windows
-        if self.state.index is not None:
-            for _ in range(abs(frame.index - self.state.index) - 1):
+        windows = state.windows
+        if state.index is not None:
+            for _ in range(abs(frame.index - state.index) - 1):
                 if all(window.whole(window.width, window.height) == window for window in windows):
                     break
                 windows = tuple(window.following(NOTHING, self.segmenter.model.config.room) for window in windows)
         return windows
 
-    def _without_memory(self, frames: Sequence[Frame]) -> int:
+    def _without_memory(self, frames: Sequence[Frame], memory: Memory) -> int:
         """How many of the next frames find the memory empty: up to the first one that will be remembered."""
-        if not self.state.memory.empty:
+        if not memory.empty:
             return 0
         return 1 + next((index for index, frame in enumerate(frames) if not frame.held), len(frames))
 
     @torch.inference_mode()
-    def _advance(self, frame: Frame, encoded: Encoded) -> tuple[FrameResult, ShotState]:
-        model, query, memory = self.segmenter.model, self.query, self.state.memory
-        features, windows = encoded.features.to(model.device), encoded.windows
+    def _draw(self, frame: Frame, encoded: Encoded, state: ShotState) -> Drawn:
+        """All that the network says of a frame, and what it remembers. Asks a GPU nothing that must be waited for."""
+        model, memory = self.segmenter.model, state.memory
+        features = encoded.features.to(model.device)
         bins = [colour_bins(square) for square in encoded.squares] if model.config.palette or encoded.sight else []
         with self._attention():
-            decoded = model.segmentor.decode(features, memory, query.conditions)
-        bounds, plain = self._bounds(frame, windows), model.segmentor.predict(decoded, query.conditions)
-        coloured = replace(plain, mask_logits_bqhw=self._coloured(plain, bins, bounds))
-        own = prediction = self._corrected(coloured, bounds)
+            recorded = self._recorded(features, state)
+            step = recorded(features, memory) if recorded else self._step(frame, features, encoded, bins, state)
+        # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
+        after = memory.pass_over() if frame.held else memory.remember(step.maps_bchw)
+        ready = None if self._stream is None else self._stream.record_event()
+        return Drawn(frame, encoded, bins, step.prediction, step.queries_bqc, after, ready)
+
+    def _recorded(self, features: FrameFeatures, state: ShotState) -> Replay | None:
+        """The step of this frame as a graph, where it depends on nothing but features and a full memory."""
+        memory = state.memory
+        if self._stream is None or not self._records or memory.step < RECORDED_AFTER:
+            return None
+        if self._replay is None and memory.gaps()[-memory.capacity :] == tuple(range(memory.capacity, 0, -1)):
+            self._replay = Replay(self.segmenter.model.segmentor, features, memory, self.query.conditions)
+        return self._replay if self._replay is not None and self._replay.fits(memory) else None
+
+    def _step(
+        self, frame: Frame, features: FrameFeatures, encoded: Encoded, bins: Sequence[Tensor], state: ShotState
+    ) -> Stepped:
+        """What the network makes of a frame, with what is known of its objects."""
+        model, query = self.segmenter.model, self.query
+        decoded = model.segmentor.decode(features, state.memory, query.conditions)
+        plain = model.segmentor.predict(decoded, query.conditions)
+        bounds = self._bounds(frame, encoded.windows, state)
+        coloured = replace(plain, mask_logits_bqhw=self._coloured(plain, bins, bounds, state))
+        own = prediction = self._corrected(coloured, bounds, state)
         if encoded.sight is not None:
-            drawn = self._outlined(coloured, encoded, encoded.sight, bins)[:, None]
+            drawn = self._outlined(coloured, encoded, encoded.sight, bins, state)[:, None]
             outlines = replace(coloured, mask_logits_bqhw=drawn.expand_as(coloured.mask_logits_bqhw))
-            prediction = self._corrected(outlines, bounds)
-        seen, known = self._follow(prediction, decoded.queries_bqc)
+            prediction = self._corrected(outlines, bounds, state)
+        # The network remembers its own masks and not the outlines: it learnt from those, and two that err each in
+        # their own way find each other's losses again (0.56 for 0.45, `docs/nano.md`).
+        return Stepped(prediction, decoded.queries_bqc, model.segmentor.memory_maps(features, own))
+
+    @torch.inference_mode()
+    def _settle(self, drawn: Drawn) -> tuple[FrameResult, ShotState]:
+        """The objects of a frame that was drawn after the present state, and the state after it."""
+        drawn.hand_over()
+        frame, prediction, windows = drawn.frame, drawn.prediction, drawn.encoded.windows
+        seen, known = self._follow(prediction, drawn.queries_bqc)
         placed = self._placed(seen, windows, frame)
         result = FrameResult(frame, placed, prediction)
         if frame.held:
-            # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
-            return result, replace(self.state, memory=memory.pass_over(), index=frame.index)
-        # The network remembers its own masks and not the outlines: it learnt from those, and two that err each in
-        # their own way find each other's losses again (0.56 for 0.45, `docs/nano.md`).
-        remembered = model.segmentor.remember(features, own, memory)
+            return result, replace(self.state, memory=drawn.memory, index=frame.index)
         # One object for each window.
         covers = [(one.logits > 0).cpu() for one in seen] if windows else []
-        moved = tuple(w.following(cover, model.config.room) for w, cover in zip(windows, covers, strict=True))
-        palettes = self._taught([one.logits for one in seen], bins)
+        room = self.segmenter.model.config.room
+        moved = tuple(w.following(cover, room) for w, cover in zip(windows, covers, strict=True))
+        palettes = self._taught([one.logits for one in seen], drawn.bins)
         shown = tuple(one.logits > 0 for one in placed) if windows else ()
-        trace = self._traced(prediction, encoded)
-        return result, ShotState(remembered, known, moved, palettes, shown, trace, frame.index)
+        trace = self._traced(prediction, drawn.encoded)
+        return result, ShotState(drawn.memory, known, moved, palettes, shown, trace, frame.index)
 
-    def _bounds(self, frame: Frame, windows: Sequence[Window]) -> list[Tensor | None]:
+    def _bounds(self, frame: Frame, windows: Sequence[Window], state: ShotState) -> list[Tensor | None]:
         """Cells (h, w) outside of which the object of each set is not: on the first frame by its prompt, later by
         where it was in the frame before. None where nothing is known."""
-        if self.state.index is None:
+        if state.index is None:
             return [targets[0].bounds if targets else None for targets in self.query.targets]
-        if not self.state.shown or abs(frame.index - self.state.index) > 1:
+        if not state.shown or abs(frame.index - state.index) > 1:
             return [None] * len(self.query.targets)
         side = self.segmenter.model.config.image_size // STRIDE
-        last = [window.look(mask, (side, side)) for window, mask in zip(windows, self.state.shown, strict=True)]
+        last = [window.look(mask, (side, side)) for window, mask in zip(windows, state.shown, strict=True)]
         return [widened(mask, MOVED) if mask.any() else None for mask in last]
 
-    def _corrected(self, prediction: Prediction, bounds: Sequence[Tensor | None]) -> Prediction:
+    def _corrected(self, prediction: Prediction, bounds: Sequence[Tensor | None], state: ShotState) -> Prediction:
         """The same with what is known of the objects: their bounds, on the first frame their masks."""
-        first = self.state.index is None
+        first = state.index is None
         covers = [targets[0].cover if first and targets else None for targets in self.query.targets]
         if all(each is None for each in (*bounds, *covers)):
             return prediction
@@ -257,29 +358,34 @@ class Tracker:
                 classes[row, :, 0] = classes[row, :, -1] - math.log(UNSURE)
         return Prediction(masks, classes)
 
-    def _outlined(self, prediction: Prediction, encoded: Encoded, sight: Sight, bins: Sequence[Tensor]) -> Tensor:
+    def _outlined(
+        self, prediction: Prediction, encoded: Encoded, sight: Sight, bins: Sequence[Tensor], state: ShotState
+    ) -> Tensor:
         """Logits (G, h, w) of the object each set asks for, as the outliner draws it."""
-        outliner, own = self.segmenter.model.outliner, prediction.best()
+        outliner = self.segmenter.model.outliner
         assert outliner is not None
+        own = prediction.best().to(outliner.trust.dtype)
         drawn = [targets[0].drawn for targets in self.query.targets]
         prompt = torch.stack([own[row].sigmoid() if each is None else each for row, each in enumerate(drawn)])
-        state, edges = self.state, _edges(encoded.windows, own.device)
+        edges = _edges(encoded.windows, own.device)
         return outlined(outliner, sight, own, bins, state.trace, state.palettes, edges, prompt)[-1]
 
     def _traced(self, prediction: Prediction, encoded: Encoded) -> Trace | None:
         """What the outliner keeps after this frame."""
         if encoded.sight is None:
             return None
-        cover = prediction.best().sigmoid()
+        cover = prediction.best().float().sigmoid()
         return traced(self.state.trace, encoded.sight, cover, _edges(encoded.windows, cover.device))
 
-    def _coloured(self, own: Prediction, bins: Sequence[Tensor], bounds: Sequence[Tensor | None]) -> Tensor:
+    def _coloured(
+        self, own: Prediction, bins: Sequence[Tensor], bounds: Sequence[Tensor | None], state: ShotState
+    ) -> Tensor:
         """The network's mask logits with what colours add to those of the object each set asks for."""
         weight = self.segmenter.model.config.palette
         if not weight or not bins:
             return own.mask_logits_bqhw
         shown = [SHOWN if targets[0].cover is not None else 1.0 for targets in self.query.targets]
-        known = self.state.palettes or (None,) * len(bins)
+        known = state.palettes or (None,) * len(bins)
         each = zip(own.best(), bins, known, bounds, [weight * share for share in shown], strict=True)
         return own.mask_logits_bqhw + torch.stack([by_colour(*one) for one in each])[:, None]
 
@@ -326,6 +432,8 @@ class Tracker:
                 "use fewer prompts at once, a smaller --memory or a larger device"
             ) from error
         self.budget = tighter
+        # A recorded step keeps what it needs for itself.
+        self._records, self._replay = False, None
         if self.segmenter.device.type == "cuda":
             torch.cuda.empty_cache()
 

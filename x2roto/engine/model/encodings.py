@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from x2roto.engine.kernels import fuses
+
 TEMPERATURE = 10000
 
 
@@ -56,6 +58,10 @@ def rope(dim: int, height: int, width: int, pooled: int = 1) -> tuple[Tensor, Te
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
     """Rotate adjacent channel pairs of x (…, tokens, dim) by complex64 `turns` (tokens, dim / 2), in float32."""
+    if fuses(x) and math.log2(x.shape[-1]).is_integer():
+        from x2roto.engine.model import fused
+
+        return fused.rotate(x, turns)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * turns).flatten(-2).type_as(x)
 

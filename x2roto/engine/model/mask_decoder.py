@@ -8,17 +8,24 @@ Mask2Former's masked-attention decoder (arXiv 2112.01527) plus a cross attention
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from x2roto.engine.assembly import Conditions
+from x2roto.engine.kernels import fuses
 from x2roto.engine.model.config import MaskDecoderConfig
 from x2roto.engine.model.encodings import sine_tokens
+from x2roto.engine.model.layers import LayerNorm, rectified
 from x2roto.engine.model.pixel_decoder import LEVELS
+
+# What the fused kernel is written for.
+HEAD_WIDTHS = frozenset({16, 32, 64, 128})
+STRIDES = frozenset({1, 2, 4, 8})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,23 @@ class Decoded:
     hidden_bqc: Tensor
     queries_bqc: Tensor
     mask_logits_bqhw: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A map as the decoder's layers read it, tokens (B, h * w, C): `placed` with their positions, for the keys."""
+
+    tokens: Tensor
+    placed: Tensor
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, level_bchw: Tensor, embed: Tensor) -> Self:
+        height, width = level_bchw.shape[-2:]
+        tokens = level_bchw.flatten(2).mT + embed
+        return cls(
+            tokens, tokens + sine_tokens(len(embed), height, width, tokens.device, tokens.dtype), (height, width)
+        )
 
 
 class MaskDecoder(nn.Module):
@@ -50,19 +74,16 @@ class MaskDecoder(nn.Module):
         self, levels_bchw: tuple[Tensor, ...], masks_bchw: Tensor, conditions: Conditions
     ) -> Iterator[Decoded]:
         """The state before the first layer and after each; training supervises them all."""
-        features = [
-            (level.flatten(2).mT + embed, sine_tokens(self.dim, *level.shape[-2:], level.device, level.dtype))
-            for level, embed in zip(levels_bchw, self.level_embed.weight, strict=True)
+        levels = [
+            Level.of(level_bchw, embed)
+            for level_bchw, embed in zip(levels_bchw, self.level_embed.weight, strict=True)
         ]
-        sizes = [level.shape[-2:] for level in levels_bchw]
         positions = self.queries_embedder.weight
         hidden = self.queries_features.weight + conditions.seg_embeds
         decoded = self.decoder.decode(hidden, masks_bchw)
         yield decoded
         for index, layer in enumerate(self.decoder.layers):
-            level = index % LEVELS
-            mask = attention_mask(decoded.mask_logits_bqhw, sizes[level])
-            hidden = layer(decoded.hidden_bqc, positions, *features[level], mask, conditions)
+            hidden = layer(decoded, positions, levels[index % LEVELS], conditions)
             decoded = self.decoder.decode(hidden, masks_bchw)
             yield decoded
 
@@ -73,13 +94,13 @@ class DecoderStack(nn.Module):
     def __init__(self, config: MaskDecoderConfig, dim: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(config, dim) for _ in range(config.layers))
-        self.layernorm = nn.LayerNorm(dim)
+        self.layernorm = LayerNorm(dim)
         self.mask_predictor = MaskPredictor(dim)
 
     def decode(self, hidden_bqc: Tensor, masks_bchw: Tensor) -> Decoded:
         queries = self.layernorm(hidden_bqc)
         embedded = self.mask_predictor.mask_embedder(queries)
-        return Decoded(hidden_bqc, queries, torch.einsum("bqc,bchw->bqhw", embedded, masks_bchw))
+        return Decoded(hidden_bqc, queries, (embedded @ masks_bchw.flatten(2)).unflatten(2, masks_bchw.shape[-2:]))
 
 
 class MaskPredictor(nn.Module):
@@ -108,32 +129,26 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: MaskDecoderConfig, dim: int) -> None:
         super().__init__()
         self.cross_attn = PackedAttention(dim, config.heads)
-        self.cross_attn_layer_norm = nn.LayerNorm(dim)
+        self.cross_attn_layer_norm = LayerNorm(dim)
         self.text_cross_attn = PackedAttention(dim, config.heads)
-        self.text_cross_attn_layer_norm = nn.LayerNorm(dim)
+        self.text_cross_attn_layer_norm = LayerNorm(dim)
         self.self_attn = SplitAttention(dim, config.heads)
-        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.self_attn_layer_norm = LayerNorm(dim)
         self.fc1 = nn.Linear(dim, config.feedforward)
         self.fc2 = nn.Linear(config.feedforward, dim)
-        self.final_layer_norm = nn.LayerNorm(dim)
+        self.final_layer_norm = LayerNorm(dim)
 
-    def forward(
-        self,
-        hidden: Tensor,
-        positions: Tensor,
-        features: Tensor,
-        feature_positions: Tensor,
-        mask: Tensor,
-        conditions: Conditions,
-    ) -> Tensor:
-        attended = self.cross_attn(hidden + positions, features + feature_positions, features, mask)
-        hidden = self.cross_attn_layer_norm(hidden + attended)
+    def forward(self, decoded: Decoded, positions: Tensor, level: Level, conditions: Conditions) -> Tensor:
+        """The next hidden state of the queries, each of which reads the level where its mask is."""
+        hidden = decoded.hidden_bqc
+        attended = self.cross_attn.inside(decoded.mask_logits_bqhw, hidden + positions, level)
+        hidden = self.cross_attn_layer_norm(hidden, attended)
         tokens = conditions.token_embeds
         valid = conditions.token_mask.bool()[:, None, None, :]
         attended = self.text_cross_attn(hidden + positions, tokens, tokens, valid)
-        hidden = self.text_cross_attn_layer_norm(hidden + attended)
-        hidden = self.self_attn_layer_norm(hidden + self.self_attn(hidden + positions, hidden))
-        return self.final_layer_norm(hidden + self.fc2(F.relu(self.fc1(hidden))))
+        hidden = self.text_cross_attn_layer_norm(hidden, attended)
+        hidden = self.self_attn_layer_norm(hidden, self.self_attn(hidden + positions, hidden))
+        return self.final_layer_norm(hidden, self.fc2(rectified(self.fc1, hidden)))
 
 
 class PackedAttention(nn.Module):
@@ -148,9 +163,21 @@ class PackedAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        q, k, v = map(F.linear, (queries, keys, values), weights, biases)
+        q, k, v = self._projected(queries, keys, values)
         return self.out_proj(attend(q, k, v, self.heads, mask))
+
+    def inside(self, mask_logits_bqhw: Tensor, queries: Tensor, level: Level) -> Tensor:
+        """What each query reads of a level where its mask is (`attention_mask`)."""
+        q, k, v = self._projected(queries, level.placed, level.tokens)
+        if _fits(q, k, self.heads) and mask_logits_bqhw.shape[-1] // level.size[1] in STRIDES:
+            from x2roto.engine.model import fused
+
+            return self.out_proj(fused.attend_where(q, k, v, self.heads, mask_logits_bqhw, level.size))
+        return self.out_proj(attend(q, k, v, self.heads, attention_mask(mask_logits_bqhw, level.size)))
+
+    def _projected(self, queries: Tensor, keys: Tensor, values: Tensor) -> Iterable[Tensor]:
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        return map(F.linear, (queries, keys, values), weights, biases)
 
 
 class SplitAttention(nn.Module):
@@ -166,6 +193,12 @@ class SplitAttention(nn.Module):
 
     def forward(self, placed: Tensor, values: Tensor) -> Tensor:
         return self.out_proj(attend(self.q_proj(placed), self.k_proj(placed), self.v_proj(values), self.heads))
+
+
+def _fits(q_blc: Tensor, k_blc: Tensor, heads: int) -> bool:
+    """Whether the fused kernel takes these: half precision, its widths of a head, and one batch."""
+    width, half = q_blc.shape[-1] // heads, q_blc.dtype in (torch.bfloat16, torch.float16)
+    return fuses(q_blc) and half and width in HEAD_WIDTHS and len(q_blc) == len(k_blc)
 
 
 def attend(q_blc: Tensor, k_blc: Tensor, v_blc: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:

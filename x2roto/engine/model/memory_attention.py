@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from x2roto.engine.model.config import MemoryConfig
 from x2roto.engine.model.encodings import rotate, sine_tokens, turns_on
+from x2roto.engine.model.layers import LayerNorm, rectified
 from x2roto.engine.model.pixel_decoder import GROUPS
 
 
@@ -28,7 +29,7 @@ class MemoryAttention(nn.Module):
         self.dim = dim
         self.pooled = config.pooled
         self.layers = nn.ModuleList(MemoryLayer(config, dim) for _ in range(config.layers))
-        self.layer_norm = nn.LayerNorm(dim)
+        self.layer_norm = LayerNorm(dim)
 
     def prepare(self, level_bchw: Tensor, *, fine: bool = False) -> Tensor:
         """The part that sees only its own frame: first self-attention, (B, tokens, C). Batches over frames. `fine`:
@@ -169,9 +170,9 @@ class MemoryLayer(nn.Module):
         self.cross_attn = SingleHeadAttention(dim)
         self.linear1 = nn.Linear(dim, config.feedforward)
         self.linear2 = nn.Linear(config.feedforward, dim)
-        self.layer_norm1 = nn.LayerNorm(dim)
-        self.layer_norm2 = nn.LayerNorm(dim)
-        self.layer_norm3 = nn.LayerNorm(dim)
+        self.layer_norm1 = LayerNorm(dim)
+        self.layer_norm2 = LayerNorm(dim)
+        self.layer_norm3 = LayerNorm(dim)
 
     def look_at_self(self, tokens_blc: Tensor, sight: Sight) -> Tensor:
         normed = self.layer_norm1(tokens_blc)
@@ -183,7 +184,7 @@ class MemoryLayer(nn.Module):
         return tokens_blc + self.cross_attn(normed, keys_bmc, values_bmc, turns)
 
     def think(self, tokens_blc: Tensor) -> Tensor:
-        return tokens_blc + self.linear2(F.relu(self.linear1(self.layer_norm3(tokens_blc))))
+        return tokens_blc + self.linear2(rectified(self.linear1, self.layer_norm3(tokens_blc)))
 
 
 class SingleHeadAttention(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from x2roto.engine.model.config import MemoryConfig
+from x2roto.engine.model.layers import ChannelNorm
 
 
 class MemoryEncoder(nn.Module):
@@ -41,7 +42,8 @@ class MemoryEncoder(nn.Module):
 
     def imprint(self, downsampled_bchw: tuple[Tensor, ...], guidance_b1hw: Tensor) -> tuple[Tensor, ...]:
         """Memory maps of a frame on which `guidance_b1hw`, in [0, 1] at the mask logits' size, is seen."""
-        guidance = self.mask_downsampler(self.scale * guidance_b1hw + self.bias)
+        shown = (self.scale * guidance_b1hw + self.bias).type_as(downsampled_bchw[0])
+        guidance = self.mask_downsampler(shown)
         fused = self.memory_fuser(torch.cat([level + guidance for level in downsampled_bchw]))
         return self.projection(fused).chunk(len(downsampled_bchw))
 
@@ -110,13 +112,3 @@ class FuserBlock(nn.Module):
         mixed = self.layer_norm(self.depthwise_conv(x_bchw)).permute(0, 2, 3, 1)
         mixed = self.scale * self.pointwise_conv2(F.gelu(self.pointwise_conv1(mixed)))
         return x_bchw + mixed.permute(0, 3, 1, 2)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of a (B, C, h, w) map."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=1e-6)
-
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        return super().forward(x_bchw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -53,7 +53,7 @@ class Outliner(nn.Module):
 
     def look(self, levels_bchw: tuple[Tensor, ...]) -> Sight:
         """What the eyes' maps, fine to coarse, say of windows."""
-        fine, middle, *_ = levels_bchw
+        fine, middle, *_ = (level.to(self.trust.dtype) for level in levels_bchw)
         height, width = middle.shape[-2:]
         # Laid out as they are read from a saved shot, on which the last bits of a result depend.
         return Sight(self.seen(fine), self.comparing(middle).flatten(2).mT.contiguous(), (height, width))

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from x2roto.engine.kernels import fuses
 from x2roto.engine.model.config import PixelDecoderConfig
 from x2roto.engine.model.encodings import extent, reference_points, sine_tokens
+from x2roto.engine.model.layers import LayerNorm, rectified
 
 LEVELS = 3
 GROUPS = 32
@@ -84,15 +86,15 @@ class DeformableLayer(nn.Module):
     def __init__(self, config: PixelDecoderConfig, dim: int) -> None:
         super().__init__()
         self.self_attn = DeformableAttention(config, dim)
-        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.self_attn_layer_norm = LayerNorm(dim)
         self.fc1 = nn.Linear(dim, config.feedforward)
         self.fc2 = nn.Linear(config.feedforward, dim)
-        self.final_layer_norm = nn.LayerNorm(dim)
+        self.final_layer_norm = LayerNorm(dim)
 
     def forward(self, tokens_blc: Tensor, positions_lc: Tensor, sizes: Sizes) -> Tensor:
         attended = self.self_attn(tokens_blc + positions_lc, tokens_blc, sizes)
-        tokens = self.self_attn_layer_norm(tokens_blc + attended)
-        return self.final_layer_norm(tokens + self.fc2(F.relu(self.fc1(tokens))))
+        tokens = self.self_attn_layer_norm(tokens_blc, attended)
+        return self.final_layer_norm(tokens, self.fc2(rectified(self.fc1, tokens)))
 
 
 class DeformableAttention(nn.Module):
@@ -109,10 +111,15 @@ class DeformableAttention(nn.Module):
 
     def forward(self, queries_blc: Tensor, values_blc: Tensor, sizes: Sizes) -> Tensor:
         shape = (*queries_blc.shape[:2], self.heads, LEVELS, self.points)
-        offsets = self.sampling_offsets(queries_blc).float().view(*shape, 2)
-        weights = self.attention_weights(queries_blc).view(*shape[:3], -1).softmax(-1).view(shape)
+        offsets = self.sampling_offsets(queries_blc).view(*shape, 2)
+        logits = self.attention_weights(queries_blc).view(*shape[:3], -1)
         values = self.value_proj(values_blc)
-        return self.output_proj(sample_levels(values, offsets, weights, sizes).type_as(values))
+        if fuses(values):
+            from x2roto.engine.model import fused
+
+            return self.output_proj(fused.sample_levels(values, offsets, logits, sizes))
+        weights = logits.softmax(-1).view(shape)
+        return self.output_proj(sample_levels(values, offsets.float(), weights, sizes).type_as(values))
 
 
 def sample_levels(values_blc: Tensor, offsets: Tensor, weights: Tensor, sizes: Sizes) -> Tensor:

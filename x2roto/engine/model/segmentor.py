@@ -64,6 +64,14 @@ class FrameFeatures:
     def to(self, device: torch.device) -> Self:
         return self._each(lambda x: x.to(device))
 
+    def cloned(self) -> Self:
+        return self._each(torch.clone)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All of them, in a fixed order."""
+        for field in fields(self):
+            yield from getattr(self, field.name)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         return type(self)(*(tuple(map(change, getattr(self, f.name))) for f in fields(self)))
 
@@ -176,8 +184,12 @@ class Segmentor(nn.Module):
 
     def remember(self, features: FrameFeatures, prediction: Prediction, memory: Memory) -> Memory:
         """The memory after this frame."""
+        return memory.remember(self.memory_maps(features, prediction))
+
+    def memory_maps(self, features: FrameFeatures, prediction: Prediction) -> Maps:
+        """What is remembered of this frame."""
         maps = self.memory_encoder(features.downsampled, prediction.mask_logits_bqhw, prediction.class_logits_bqc)
-        return memory.remember(self._with_level(maps, features))
+        return self._with_level(maps, features)
 
     def imprint(self, pyramid_bchw: Maps, regions_b1hw: Tensor) -> Maps:
         """Memory maps of region prompts (`Memory.prompt`), each shown on its own frame or all on the same one.
