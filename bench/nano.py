@@ -98,9 +98,9 @@ def both_ways(segmenter: Segmenter, query: Query, shots: Sequence[Frame]) -> Ite
 
 def matte(logits: torch.Tensor, rgb: NDArray[np.uint8], edge: str) -> Masks:
     """The binary matte at plate size, of what the command line would write with that `--edge`."""
-    colours = torch.from_numpy(rgb).float() / 255
+    colours = torch.from_numpy(rgb).to(logits.device).float() / 255
     alpha, _ = alpha_from_logits(logits[None], colours, Refine(edge=edge))  # type: ignore[arg-type]
-    found: Masks = alpha[0].numpy() > 0.5
+    found: Masks = alpha[0].cpu().numpy() > 0.5
     return found
 
 

@@ -19,13 +19,20 @@ def load(spec: EngineSpec) -> Segmenter:
     """
     device = choose_device(spec.device)
     if spec.max_vram is not None and device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, spec.max_vram * 1e9 / total), device)
+        limit_memory(device, spec.max_vram)
     automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
     with device_memory(device, "the model"):
         dtype = automatic if spec.dtype == "auto" else getattr(torch, spec.dtype)
         limit = spec.max_vram if device.type == "cuda" else None
         return load_segmenter(spec.model, device, dtype, spec.quality, limit)
+
+
+def limit_memory(device: torch.device, gigabytes: float) -> None:
+    """Let torch allocate no more than that on a GPU; beyond it an allocation raises torch.OutOfMemoryError."""
+    # torch takes no device without an index here.
+    index = torch.cuda.current_device() if device.index is None else device.index
+    total = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total), index)
 
 
 def choose_device(name: str) -> torch.device:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -232,6 +231,9 @@ def _likeness(candidates: Candidates, found: Sequence[int], identity: Identity) 
 
 def assign(likeness: Tensor, least: float) -> dict[int, int]:
     """Pairs row -> column of the assignment with the largest total, those below `least` left out."""
+    # A third of a second, which only classes need.
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(likeness.cpu().numpy(), maximize=True)
     return {
         int(row): int(column) for row, column in zip(rows, columns, strict=True) if likeness[row, column] >= least
