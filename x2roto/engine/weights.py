@@ -341,9 +341,10 @@ def build(
         stream(layers, torch.device(device))
     model.to(device)
     text.layers = layers
-    if torch.device(device).type == "cuda":
-        # As a GPU's convolutions read fastest, and as most maps are laid out that come to them as tokens.
-        model.segmentor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # As convolutions read fastest, and as most maps are laid out that come to them as tokens.
+    for part in (model.segmentor, model.finder, model.outliner):
+        if part is not None:
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     unfilled = [name for name, tensor in _tensors(model) if tensor.is_meta]
     assert not unfilled, f"a layer leaves {_some(unfilled)} without values"
     return model.eval()
