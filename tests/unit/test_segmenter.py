@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from contextlib import nullcontext
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -593,6 +594,54 @@ def test_running_out_while_decoding_loses_no_frame_and_encodes_the_rest_in_small
     assert encoded == [8, 4, 2, 1]
     assert tracker.budget == Budget(2)
     assert tracker.state.memory.step == len(CLIP)
+
+
+class NoStream:
+    """Stands for a GPU's stream where there is none: all that is asked of it is done already."""
+
+    def wait_stream(self, stream: object) -> None: ...
+
+    def record_event(self) -> None: ...
+
+
+@pytest.fixture
+def drawing_ahead(segmenter: Segmenter, query: Query, monkeypatch: pytest.MonkeyPatch) -> Tracker:
+    """A tracker that draws the next frame before it gives one out, as on a GPU."""
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
+    tracker = segmenter.track(query, chunk=3)
+    monkeypatch.setattr(tracker, "_stream", NoStream())
+    monkeypatch.setattr(tracker, "_records", False)
+    return tracker
+
+
+def test_drawing_ahead_gives_the_same_frames_and_states(
+    segmenter: Segmenter, query: Query, drawing_ahead: Tracker
+) -> None:
+    plain = segmenter.track(query, chunk=3)
+    blocks = [CLIP[:3], CLIP[3:4], CLIP[4:]]
+    for ours, theirs in zip(drawing_ahead.run(blocks), plain.run(blocks), strict=True):
+        assert torch.equal(ours.prediction.mask_logits_bqhw, theirs.prediction.mask_logits_bqhw)
+        assert drawing_ahead.state.index == ours.frame.index == plain.state.index
+        assert drawing_ahead.state.memory.step == plain.state.memory.step
+
+
+def test_drawing_ahead_can_be_left_and_taken_up_again(drawing_ahead: Tracker, baseline: Tensor) -> None:
+    done = list(islice(drawing_ahead.step(CLIP), 4))
+    done.extend(drawing_ahead.step(CLIP[4:]))
+    torch.testing.assert_close(logits(done), baseline, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["decode", "memory_maps"])
+def test_drawing_ahead_loses_no_frame_when_memory_runs_out(
+    segmenter: Segmenter, drawing_ahead: Tracker, baseline: Tensor, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    run, calls = getattr(segmenter.model.segmentor, part), iter(range(1000))
+    monkeypatch.setattr(
+        segmenter.model.segmentor, part, lambda *args: out_of_memory() if next(calls) == 4 else run(*args)
+    )
+    torch.testing.assert_close(tracked(drawing_ahead), baseline, atol=1e-4, rtol=1e-4)
+    assert drawing_ahead.budget == Budget(1)
 
 
 def test_the_working_set_shrinks_to_nothing_less_than_one_frame_on_the_host() -> None:

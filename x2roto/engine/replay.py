@@ -48,7 +48,9 @@ class Replay:
         for _ in range(WARM_UPS):
             stepped(segmentor, self._features, self._memory, conditions)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=torch.cuda.current_stream(features.masks[0].device)):
+        stream = torch.cuda.current_stream(features.masks[0].device)
+        # Other threads may go on using the card meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._result = stepped(segmentor, self._features, self._memory, conditions)
 
     def fits(self, memory: Memory) -> bool:
