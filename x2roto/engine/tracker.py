@@ -109,7 +109,7 @@ class Drawn:
 class Tracker:
     """Follows a query through frames given in order, forward or backward in time.
 
-    `state` may be read and kept at any frame, and set back between steps; `save` writes it with the query to one file.
+    `state` may be read and kept at any frame and set back between steps; `save` writes it with the query to one file.
     """
 
     def __init__(
