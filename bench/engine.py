@@ -60,7 +60,7 @@ from x2roto.engine.quality import at_quality
 from x2roto.engine.segmenter import Segmenter, patch_config
 from x2roto.engine.shot import Query, ShotState
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, SEG
-from x2roto.engine.weights import Blueprint, blank_model, build
+from x2roto.engine.weights import Blueprint, blank_model, build, laid_out
 
 # --- Sizes -----------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
         model = blank.to("meta").to(dtype).eval()
     else:
         state = random_state(Blueprint.of(blank).shapes, device, dtype)
-        model = build(config, state, device=device, source="random weights")
+        model = laid_out(build(config, state, device=device, source="random weights"))
     return model.requires_grad_(False)
 
 

@@ -514,7 +514,7 @@ def load_segmenter(
     from tokenizers import Tokenizer
 
     from x2roto.engine.model_folder import find_model, read_header
-    from x2roto.engine.weights import load_model
+    from x2roto.engine.weights import laid_out, load_model
 
     folder = find_model(model)
     if dtype is None and torch.device(device).type == "cpu" and read_header(folder).dtype == "float16":
@@ -522,4 +522,5 @@ def load_segmenter(
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no tokenizer.json: convert or pull the model again", folder)
-    return Segmenter(load_model(folder, device, dtype, quality, max_vram), Tokenizer.from_file(str(path)))
+    network = laid_out(load_model(folder, device, dtype, quality, max_vram))
+    return Segmenter(network, Tokenizer.from_file(str(path)))

@@ -341,13 +341,18 @@ def build(
         stream(layers, torch.device(device))
     model.to(device)
     text.layers = layers
-    # As convolutions read fastest, and as most maps are laid out that come to them as tokens.
-    for part in (model.segmentor, model.finder, model.outliner):
-        if part is not None:
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     unfilled = [name for name, tensor in _tensors(model) if tensor.is_meta]
     assert not unfilled, f"a layer leaves {_some(unfilled)} without values"
     return model.eval()
+
+
+def laid_out(model: X2SAM) -> X2SAM:
+    """The network with its weights as convolutions read them fastest, for inference: most maps that come to them are
+    tokens, whose channels are last. Files want them as they were."""
+    for part in (model.segmentor, model.finder, model.outliner):
+        if part is not None:
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def load_state(folder: Path) -> tuple[ModelConfig, ModelHeader, dict[str, Tensor]]:
