@@ -60,7 +60,9 @@ from x2roto.engine.quality import at_quality
 from x2roto.engine.segmenter import Segmenter, patch_config
 from x2roto.engine.shot import Query, ShotState
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, SEG
+from x2roto.engine.tracker import Tracker
 from x2roto.engine.weights import Blueprint, blank_model, build, laid_out
+from x2roto.passes import chunked
 
 # --- Sizes -----------------------------------------------------------------------------------------
 
@@ -349,18 +351,20 @@ def random_prompt(scene: Scene, visual: Visual) -> Spliced:
 
 def tracker_stage(scene: Scene) -> Stage:
     """Frames through `Tracker.step`: the whole frame with resizing, identities and everything around it."""
-    work = scene.workload
-    segmenter = Segmenter(scene.model, special_tokenizer())
-    query = Query(((Target("matte"),),), scene.conditions, None, ("",))
-    tracker = segmenter.track(query, chunk=work.chunk, memory=work.memory)
+    tracker, frames = random_shot(scene, scene.workload.frames)
     tracker.state = ShotState(scene.memory, tracker.state.known)
+    return Stage("whole frame, through the tracker", lambda: list(tracker.step(frames)), scene.workload.frames)
+
+
+def random_shot(scene: Scene, count: int) -> tuple[Tracker, list[Frame]]:
+    """A tracker of one object, and so many frames of noise, which come again after a chunk."""
+    work = scene.workload
+    query = Query(((Target("matte"),),), scene.conditions, None, ("",))
+    tracker = Segmenter(scene.model, special_tokenizer()).track(query, chunk=work.chunk, memory=work.memory)
     width, height = work.plate
     draw = np.random.default_rng(0)
-    frames = [
-        Frame(index, Fraction(index, 24), draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        for index in range(work.frames)
-    ]
-    return Stage("whole frame, through the tracker", lambda: list(tracker.step(frames)), work.frames)
+    plates = [draw.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(min(count, work.chunk))]
+    return tracker, [Frame(index, Fraction(index, 24), plates[index % len(plates)]) for index in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,16 +380,11 @@ class Steady:
 
 def follow_shot(scene: Scene, frames: int) -> Steady:
     """Time a shot of random plates whose mattes are waited for one by one, as a writer would."""
-    work, device = scene.workload, scene.model.device
-    query = Query(((Target("matte"),),), scene.conditions, None, ("",))
-    width, height = work.plate
-    draw = np.random.default_rng(0)
-    plates = [draw.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(work.chunk)]
-    shown = [Frame(index, Fraction(index, 24), plates[index % work.chunk]) for index in range(frames)]
-    tracker = Segmenter(scene.model, special_tokenizer()).track(query, chunk=work.chunk, memory=work.memory)
+    device = scene.model.device
+    tracker, shown = random_shot(scene, frames)
     _memory(device)
     times = [time.perf_counter()]
-    for result in tracker.run(shown[start : start + work.chunk] for start in range(0, frames, work.chunk)):
+    for result in tracker.run(chunked(shown, scene.workload.chunk)):
         result.seen[0].logits.amax().item()
         times.append(time.perf_counter())
     later = times[len(times) // 2 :]

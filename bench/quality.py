@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from x2roto.engine.segmenter import Segmenter, load_segmenter
+from x2roto.device import load
+from x2roto.engine.segmenter import Segmenter
 from x2roto.evaluate.metrics.boundary import boundary_accuracy, region_similarity
-from x2roto.job import Quality
+from x2roto.job import EngineSpec, Quality
 from x2roto.prompt import Box, Prompt
 from x2roto.train.footage import Material, Shape, film
 from x2roto.train.footage.language import TARGET_AREA
@@ -137,10 +138,9 @@ def main(
         )
         return
     if plain:
-        number = torch.bfloat16 if device.startswith("cuda") else torch.float32
-        segmenters = {"plain": load_segmenter(model, "cpu"), f"on {device}": load_segmenter(model, device, number)}
+        segmenters = {"plain": load(EngineSpec(model, "cpu")), f"on {device}": load(EngineSpec(model, device))}
     else:
-        segmenters = {quality: load_segmenter(model, device, quality=quality) for quality in QUALITIES}
+        segmenters = {quality: load(EngineSpec(model, device, quality=quality)) for quality in QUALITIES}
     tallies = {name: Tally() for name in segmenters}
     for take in takes(footage, clips, frames):
         exact: list[Masks] = []

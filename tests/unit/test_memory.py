@@ -86,3 +86,14 @@ def test_moving_keeps_everything_else() -> None:
     assert (moved.capacity, moved.step, moved.gaps()) == (memory.capacity, memory.step, memory.gaps())
     assert {m.device.type for entry in moved.entries for m in entry.maps_bchw} == {"meta"}
     assert moved.tokens(1).shape == memory.tokens(1).shape
+
+
+def test_a_copy_holds_the_same_maps_in_tensors_of_its_own() -> None:
+    memory = Memory(3, prompt=maps(9.0)).remember(maps(1.0)).remember(maps(2.0))
+    copy = memory.cloned()
+    assert copy.gaps() == memory.gaps()
+    pairs = list(zip(memory.tensors(), copy.tensors(), strict=True))
+    assert len(pairs) == 3 * len(maps(0.0))
+    for ours, theirs in pairs:
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != theirs.data_ptr()

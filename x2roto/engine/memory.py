@@ -6,6 +6,7 @@ wanghao9610/X2SAM@5b0b106 `segmentors/x_segmentor.py`: five past frames, oldest 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -80,7 +81,18 @@ class Memory:
 
     def to(self, device: torch.device | str) -> Self:
         """The same memory on another device."""
-        entries = tuple(
-            MemoryEntry(entry.step, tuple(m.to(device) for m in entry.maps_bchw)) for entry in self.entries
-        )
-        return replace(self, entries=entries, prompt=tuple(m.to(device) for m in self.prompt))
+        return self._each(lambda map_bchw: map_bchw.to(device))
+
+    def cloned(self) -> Self:
+        """The same memory in tensors of its own."""
+        return self._each(torch.clone)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All maps, in a fixed order."""
+        yield from self.prompt
+        for entry in self.entries:
+            yield from entry.maps_bchw
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        entries = tuple(MemoryEntry(entry.step, tuple(map(change, entry.maps_bchw))) for entry in self.entries)
+        return replace(self, entries=entries, prompt=tuple(map(change, self.prompt)))

@@ -5,14 +5,13 @@ Where frames are small or the host is busy, starting kernels takes longer than r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from x2roto.engine.assembly import Conditions
-from x2roto.engine.memory import Memory, MemoryEntry
+from x2roto.engine.memory import Memory
 from x2roto.engine.model.segmentor import FrameFeatures, Maps, Prediction, Segmentor
 
 WARM_UPS = 2  # runs in which libraries choose and load what they will use
@@ -44,7 +43,7 @@ class Replay:
     def __init__(self, segmentor: Segmentor, features: FrameFeatures, memory: Memory, conditions: Conditions) -> None:
         """Raises torch.OutOfMemoryError: beside inputs, all that the step needs at once stays allocated."""
         self._gaps = memory.gaps()
-        self._features, self._memory = features.cloned(), _cloned(memory)
+        self._features, self._memory = features.cloned(), memory.cloned()
         for _ in range(WARM_UPS):
             stepped(segmentor, self._features, self._memory, conditions)
         self._graph = torch.cuda.CUDAGraph()
@@ -59,19 +58,8 @@ class Replay:
 
     def __call__(self, features: FrameFeatures, memory: Memory) -> Stepped:
         """What `stepped` gives."""
-        for ours, theirs in ((self._features.tensors(), features.tensors()), (_maps(self._memory), _maps(memory))):
-            for held, given in zip(ours, theirs, strict=True):
+        for ours, theirs in ((self._features, features), (self._memory, memory)):
+            for held, given in zip(ours.tensors(), theirs.tensors(), strict=True):
                 held.copy_(given)
         self._graph.replay()
         return self._result.clone()
-
-
-def _maps(memory: Memory) -> Iterator[Tensor]:
-    yield from memory.prompt
-    for entry in memory.entries:
-        yield from entry.maps_bchw
-
-
-def _cloned(memory: Memory) -> Memory:
-    entries = tuple(MemoryEntry(entry.step, tuple(x.clone() for x in entry.maps_bchw)) for entry in memory.entries)
-    return replace(memory, prompt=tuple(x.clone() for x in memory.prompt), entries=entries)

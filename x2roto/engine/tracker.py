@@ -167,7 +167,6 @@ class Tracker:
                 drawn = self._drawn(block[position:], encoded, state)
                 if before is not None:
                     yield self._settled(before, encoded)
-                    before = None
                 if self._stream is None:
                     yield self._settled(drawn, encoded)
                 else:
