@@ -27,9 +27,11 @@ from x2roto.clip import Frame
 from x2roto.engine.model_folder import find_model
 from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.prompt import Box, Classes, Prompt, Text, slug
+from x2roto.train.config import load_config
 from x2roto.train.initial import LEARNT_ALONE
 from x2roto.train.report import jaccard
 from x2roto.train.samples import ClipSample
+from x2roto.train.trainer import Trainer
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -148,6 +150,46 @@ def test_an_outliner_run_changes_the_small_models_outlines_and_nothing_else(trai
     assert changed == {"outliner"}
     segmenter = load_segmenter(tmp_path / "outlines" / "model")
     assert segmenter.model.config == replace(load_segmenter().model.config, name="outlines")
+
+
+def test_a_sight_run_changes_finder_and_outliner_and_nothing_else(train: Train, tmp_path: Path) -> None:
+    words = {"tasks": ["refseg"], "frames": [1], "apart": 3, "room": 0, "side": 0}
+    values = {
+        "stage": "sight",
+        "data": [drawn_footage(), drawn_footage(**words)],
+        "initial": {"model": "x2sam-nano"},
+        "batches": {"workers": 0, "image_batch": 2, "image_echo": 2, "video_batch": 2, "video_accumulation": 1},
+        "optimiser": {"rate": 1e-3},
+        "run": {"precision": "fp32", "store": "float16"},
+    }
+    result = train("sight", values)
+    assert result.code == 0, result.err
+    assert {line["source"] for line in lines(tmp_path / "sight")} == {"footage-image-refseg", "footage-video-objseg"}
+    before = load_file(find_model("x2sam-nano") / "model.safetensors")
+    after = load_file(tmp_path / "sight" / "model" / "model.safetensors")
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"finder", "outliner"}
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("finder.eyes."))
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 3])
+def test_a_run_goes_on_in_the_middle_of_an_echo(tmp_path: Path, stopped: int) -> None:
+    words = {"tasks": ["refseg"], "frames": [1], "apart": 3, "room": 0, "side": 0, "length": 40}
+    values = {
+        "stage": "finder",
+        "data": [drawn_footage(**words)],
+        "initial": {"model": "x2sam-nano"},
+        "batches": {"workers": 0, "image_batch": 2, "image_echo": 3},
+        "optimiser": {"rate": 1e-3, "steps": 5},
+        "run": {"precision": "fp32"},
+    }
+    config = load_config(write_config(tmp_path, "echo", values), tmp_path / "stopped")
+    trainer = Trainer(config)
+    next(step for step in trainer.steps() if step.number == stopped)
+    trainer.save()
+    whole = [step.total for step in Trainer(replace(config, out=tmp_path / "whole")).steps()]
+    assert len(set(whole)) == 5
+    assert [step.total for step in Trainer(config).steps()] == whole[stopped:]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from tests.tiny import FINDER, ROWS, TINY, tiny_model, tiny_segmenter
 from x2roto.engine.model.finder import Found
 from x2roto.train.collate import Batch, Preparer, Reader, collate
 from x2roto.train.config import Losses
-from x2roto.train.finding import Asked, FinderStage, found_losses, learn_finder, phrases
+from x2roto.train.finding import Asked, FinderStage, Views, found_losses, learn_finder, phrases
 from x2roto.train.samples import ClipSample
 
 SEGMENTER = tiny_segmenter()
@@ -69,6 +69,38 @@ def test_frames_of_a_clip_are_pictures_and_those_without_labels_are_left_out() -
     )
     asked = phrases(batch(three, three))
     assert asked.pictures_p.tolist() == [0, 0, 0, 1, 1, 1, 4, 4, 4, 5, 5, 5]
+
+
+def test_seen_again_the_truth_moves_with_the_picture() -> None:
+    shown = batch(sample(), sample()).again(1)
+    pixels = shown.frames[0].permute(0, 3, 1, 2).float()
+    views = Views.drawn(2, seed=5, device=pixels.device)
+    seen = views.cropped(pixels)
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(Views.drawn(2, seed=5, device=pixels.device).cropped(pixels), seen)
+    again = phrases(shown, views)
+    red = torch.nn.functional.avg_pool2d((seen[:, 0] > 150).float()[:, None], 4)[:, 0]
+    assert ((again.truth_phw[[0, 3]] - red).abs().mean((1, 2)) < 0.01).all()
+    assert not torch.equal(again.truth_phw[0], again.truth_phw[3])
+    assert not again.truth_phw[2].any()
+    assert again.known_phw.all()
+
+
+def test_other_light_keeps_the_order_of_values() -> None:
+    pixels = torch.randn(3, 3, 4, 4)
+    lit = Views.drawn(3, seed=1, device=pixels.device).lit(pixels)
+    assert torch.equal(lit.flatten(1).argsort(1), pixels.flatten(1).argsort(1))
+    assert not torch.allclose(lit, pixels, atol=0.01)
+
+
+def test_a_batch_learnt_from_again_is_seen_otherwise() -> None:
+    network = tiny_model(config=replace(TINY, finder=FINDER)).train()
+    stage = FinderStage(network, LOSSES)
+    shown = batch(sample())
+    totals = [float(stage(shown.again(take) if take else shown).total.detach()) for take in (0, 0, 1, 1, 2)]
+    assert totals[0] == totals[1]
+    assert totals[2] == totals[3]
+    assert len(set(totals)) == 3
 
 
 def asked(truth: torch.Tensor, known: torch.Tensor | None = None) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,3 +60,15 @@ def test_rates_rise_to_one_and_fall_towards_nothing(total: int) -> None:
     assert factors[:top] == sorted(factors[:top])
     assert factors[top + 1 :] == sorted(factors[top + 1 :], reverse=True)
     assert 0 < factors[-1] < 0.01
+
+
+def test_an_echo_repeats_each_micro_batch_before_the_next() -> None:
+    parts = [Source(6, 2, echo=3), Source(4, 2, 1, [8] * 4)]
+    batches = list(micro_batches(parts, 1, 0, 0))
+    assert len(batches) == count_micro_batches(parts, 1) == 3 * 3 + 2
+    assert all(batch.steps for batch in batches)
+    takes = [batch for batch in batches if batch.source == 0]
+    assert [batch.take for batch in takes] == [0, 1, 2] * 3
+    assert len({batch.indices for batch in takes}) == 3
+    for first, second in pairwise(batches):
+        assert second.take == 0 or (second.indices, second.take) == (first.indices, first.take + 1)

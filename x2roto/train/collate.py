@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 # Stage "segmentor" learns from at most this many masks of a picture, as the reference reads of SA-1B.
 MOST_MASKS = 100
+TAKES_APART = 1_000_003  # between the seeds of a sample that is learnt from again
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Batch:
     `frames`: uint8 (T, P, S, S, 3), P clips, time first; shorter ones repeat their last frame. `clips`: which of them
     each of the D samples to segment is about. `targets`: T rows of D, None where there is nothing to learn.
     `decoded`: which samples of `text` these are. `seeds`: of the D samples. `windows`: (T, P, 4), as `ClipSample` has
-    them, None unless all clips do.
+    them, None unless all clips do. `take`: how often it was learnt from before.
     """
 
     frames: Tensor | None
@@ -118,6 +119,11 @@ class Batch:
     seeds: tuple[int, ...]
     text: Text | None
     windows: Tensor | None = None
+    take: int = 0
+
+    def again(self, take: int) -> Self:
+        """To be learnt from once more, with other draws."""
+        return replace(self, take=take, seeds=tuple(seed + take * TAKES_APART for seed in self.seeds))
 
     def to(self, device: torch.device) -> Self:
         """The same on a device."""

@@ -21,7 +21,7 @@ from x2roto.errors import PromptError
 from x2roto.job import from_values
 from x2roto.preset import folders
 
-Stage = Literal["segmentor", "joint", "finder", "outliner"]
+Stage = Literal["segmentor", "joint", "finder", "outliner", "sight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ class Language:
 class Batches:
     """How samples become optimiser steps. Batches count clips per device, accumulation counts micro-batches.
 
+    `image_echo`: how often a batch of images is learnt from before the next, for footage that takes longer to draw
+    than to learn from (arXiv 1907.05550); stages "finder" and "sight" see other parts in other light each time.
     `resample`: the t of dataset-balanced resampling, 0 for none. `region_glimpse`: frames of a clip the
     language model sees in region tasks; the released code shows it 4 of 8, 0 shows all (paper).
     `workers`: processes that load data, per device.
@@ -78,6 +80,7 @@ class Batches:
     video_batch: int = 1
     image_accumulation: int = 1
     video_accumulation: int = 4
+    image_echo: int = 1
     resample: float = 0.1
     region_glimpse: int = 4
     workers: int = 4
@@ -87,8 +90,8 @@ class Batches:
 class Optimiser:
     """AdamW with decay on every parameter, warm-up, cosine to zero; both run by micro-batch over all epochs.
 
-    `encoder_rate`: learning rate of the mask encoder, in stage "finder" of the finder's eyes, as a share of `rate`, 0
-    freezes it; None is 0.1 in stage "joint", 0 in stage "segmentor" and 1 in stage "finder". `clip_norm`: largest
+    `encoder_rate`: learning rate of the mask encoder, in stages "finder" and "sight" of the finder's eyes, as a share
+    of `rate`, 0 freezes it; None is 0.1 in stage "joint", 0 in stage "segmentor" and 1 for eyes. `clip_norm`: largest
     gradient norm, 0 for any. `warmup`: share of the run. `steps`: stop after that many micro-batches, 0 for whole
     epochs.
     """
@@ -252,7 +255,13 @@ def _sources(tables: Any, where: str) -> tuple[DataSource, ...]:
 
 def _check_ranges(sections: Mapping[str, Any], path: Path) -> None:
     least = {
-        "batches": {"image_batch": 1, "video_batch": 1, "image_accumulation": 1, "video_accumulation": 1},
+        "batches": {
+            "image_batch": 1,
+            "video_batch": 1,
+            "image_accumulation": 1,
+            "video_accumulation": 1,
+            "image_echo": 1,
+        },
         "optimiser": {"epochs": 1, "rate": 0, "clip_norm": 0},
         "language": {"rank": 1},
         "run": {"keep": 1},
@@ -263,3 +272,5 @@ def _check_ranges(sections: Mapping[str, Any], path: Path) -> None:
             value = getattr(sections[section], key)
             if value < bound:
                 raise PromptError(f"{path} [{section}]: {key} is {value}: it must be at least {bound}")
+    if sections["batches"].image_echo > 1 < sections["batches"].image_accumulation:
+        raise PromptError(f"{path} [batches]: image_echo is for steps of one batch: set image_accumulation to 1")

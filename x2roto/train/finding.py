@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from x2roto.train.losses import dice_sum
 from x2roto.train.matching import Answers, FrameTarget
 from x2roto.train.network import StepLosses
 
+CLOSEST = 0.75  # least side of the part of a picture that is seen when it is learnt from again
+CONTRAST, BRIGHTNESS = 0.25, 0.35  # how much its light changes then, in its logarithm and in standard deviations
 CHOICE_WEIGHT = 0.5  # of the softmax over space, of the cells' likeness and of the masks each
 
 
@@ -49,42 +52,93 @@ class FinderStage(nn.Module):
 
     def forward(self, batch: Batch, *, learn: bool = True) -> StepLosses | Answers:
         """The losses of a batch; without `learn`, what is found of one clip's conditions on each of its frames."""
-        assert batch.frames is not None
-        pixels = preprocess.normalise(batch.frames.flatten(0, 1))
-        asked = phrases(batch)
-        found = self.model.find(pixels, asked.ids_pl, asked.valid_pl, asked.pictures_p)
-        return found_losses(found, asked, self.losses) if learn else _answers(found, len(batch.targets))
+        return sought(self.model, batch, self.losses, learn=learn)
 
 
-def phrases(batch: Batch) -> Asked:
-    """Every condition of every conversation on every frame, but for frames without labels."""
-    found = list(_phrases(batch))
-    ids, pictures, truth, known = zip(*found, strict=True)
+def sought(model: X2SAM, batch: Batch, losses: Losses, *, learn: bool) -> StepLosses | Answers:
+    """The losses of a batch of pictures and phrases; without `learn`, what is found."""
+    assert batch.frames is not None
+    pixels, views = preprocess.normalise(batch.frames.flatten(0, 1)), None
+    if batch.take:
+        views = Views.drawn(len(pixels), batch.seeds[0], pixels.device)
+        pixels = views.lit(views.cropped(pixels))
+    asked = phrases(batch, views)
+    found = model.find(pixels, asked.ids_pl, asked.valid_pl, asked.pictures_p)
+    return found_losses(found, asked, losses) if learn else _answers(found, len(batch.targets))
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Other views of n pictures: `edges` (n, 3), left and top of a square part and its side, in sides of the picture;
+    `light` (n, 2), a factor and a sum of normalised values. Colours stay what they are called."""
+
+    edges: Tensor
+    light: Tensor
+
+    @classmethod
+    def drawn(cls, count: int, seed: int, device: torch.device) -> Self:
+        generator = torch.Generator().manual_seed(seed)
+        sides = 1 - (1 - CLOSEST) * torch.rand(count, 1, generator=generator)
+        corners = (1 - sides) * torch.rand(count, 2, generator=generator)
+        light = 2 * torch.rand(count, 2, generator=generator) - 1
+        light = torch.stack([(CONTRAST * light[:, 0]).exp(), BRIGHTNESS * light[:, 1]], dim=1)
+        return cls(torch.cat([corners, sides], dim=1).to(device), light.to(device))
+
+    def of(self, pictures: Tensor) -> Self:
+        """The views of some of the pictures, by their numbers."""
+        return type(self)(self.edges[pictures], self.light[pictures])
+
+    def cropped(self, pictures_nchw: Tensor) -> Tensor:
+        """The parts, as large as the pictures were."""
+        left, top, side = self.edges.unbind(1)
+        zero = torch.zeros_like(side)
+        rows = [torch.stack([side, zero, 2 * left + side - 1], 1), torch.stack([zero, side, 2 * top + side - 1], 1)]
+        grid = F.affine_grid(torch.stack(rows, dim=1), list(pictures_nchw.shape), align_corners=False)
+        return F.grid_sample(pictures_nchw, grid, padding_mode="border", align_corners=False)
+
+    def lit(self, pixels_nchw: Tensor) -> Tensor:
+        """Normalised pixels in other light."""
+        factor, added = self.light[..., None, None, None].unbind(1)
+        return pixels_nchw * factor + added
+
+
+def phrases(batch: Batch, views: Views | None = None) -> Asked:
+    """Every condition of every conversation on every frame, but for frames without labels; `views`: as the pictures
+    are seen."""
+    assert batch.frames is not None
+    ids, numbers, truth = zip(*_phrases(batch), strict=True)
+    device = batch.frames.device
+    pictures, covers = torch.tensor(numbers, device=device), torch.stack(truth).float()
+    if views is not None:
+        covers = views.of(pictures).cropped(covers)
+    covers = F.avg_pool2d(covers, STRIDE)
+    rows, valid = padded(ids)
     return Asked(
-        *padded(ids),
-        torch.tensor(pictures, device=ids[0].device),
-        torch.stack(truth),
-        torch.stack(known),
+        rows.to(device),
+        valid.to(device),
+        pictures,
+        covers[:, 0],
+        (covers[:, 1] < 0.5).float(),
     )
 
 
-def _phrases(batch: Batch) -> Iterator[tuple[Tensor, int, Tensor, Tensor]]:
+def _phrases(batch: Batch) -> Iterator[tuple[Tensor, int, Tensor]]:
     text, clips = batch.text, len(set(batch.clips))
     assert text is not None
+    # Asked one by one where they are, the words would hold the device up hundreds of times.
+    ids, numbers = text.input_ids.cpu(), text.cond_ids.cpu()
     for time, row in enumerate(batch.targets):
         for clip, sample, target in zip(batch.clips, batch.decoded, row, strict=True):
-            conditions = text.cond_ids[sample]
-            for number in range(int(conditions.max()) + 1 if target is not None else 0):
-                assert target is not None
-                ids = text.input_ids[sample][conditions == number]
-                yield ids, time * clips + clip, *_truth(target, number)
+            if target is None:
+                continue
+            for number in range(int(numbers[sample].max()) + 1):
+                yield ids[sample][numbers[sample] == number], time * clips + clip, _truth(target, number)
 
 
-def _truth(target: FrameTarget, number: int) -> tuple[Tensor, Tensor]:
-    mask = target.masks_nhw[target.labels_n == number].any(0).float()
-    ignored = torch.zeros_like(mask) if target.ignored_hw is None else target.ignored_hw.float()
-    truth, unknown = F.avg_pool2d(torch.stack([mask, ignored])[:, None], STRIDE)[:, 0]
-    return truth, (unknown < 0.5).float()
+def _truth(target: FrameTarget, number: int) -> Tensor:
+    """Pixels that are meant, and those of which nothing is known, (2, H, W)."""
+    meant = (target.masks_nhw & (target.labels_n == number)[:, None, None]).any(0)
+    return torch.stack([meant, torch.zeros_like(meant) if target.ignored_hw is None else target.ignored_hw])
 
 
 def found_losses(found: Found, asked: Asked, losses: Losses) -> StepLosses:

@@ -72,8 +72,7 @@ class OutlinerStage(JointStage):
         trace: Trace | None = None
         palettes: tuple[Palette | None, ...] = ()
         for own, frame, window in zip(self._own(batch, len(prompt)), batch.frames, batch.windows, strict=True):
-            with torch.no_grad():
-                levels = model.finder.eyes(preprocess.normalise(frame))
+            levels = model.finder.eyes(preprocess.normalise(frame))
             sight, bins = model.outliner.look(levels), [colour_bins(square) for square in frame]
             known = palettes or (None,) * len(prompt)
             if own.any():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from x2roto.train.footage import Material, Shape, footage_datasets
+from x2roto.train.footage import Shape, footage_datasets
 from x2roto.train.footage.close import Close
 from x2roto.train.footage.dataset import MOST_PHRASES
+from x2roto.train.footage.material import opened
 from x2roto.train.samples import ClipDataset
 
 
@@ -37,12 +38,12 @@ def open_footage(
     a procedural clip that is asked about by words, 0 for all. Raises InputError for a folder without a
     manifest.
     """
-    material = Material.open(None if folder is None else Path(folder))
+    material = opened(None if folder is None else Path(folder))
     close = Close(room, side) if room else None
     shape = Shape(height, width, tuple(frames), close, phrases, apart, kept)
-    opened = footage_datasets(material, shape, seed=seed, length=length)
+    sets = footage_datasets(material, shape, seed=seed, length=length)
     # Where clips are of one frame, clips and stills are the same.
-    named: dict[str, ClipDataset] = {data.name: data for data in opened}
+    named: dict[str, ClipDataset] = {data.name: data for data in sets}
     return tuple(data for name, data in named.items() if _wanted(name, sources, tasks))
 
 

@@ -25,13 +25,15 @@ class Source:
     """A data set as the sampler sees it. `length`: samples per epoch, repeats counted.
 
     `batch`: samples per device and micro-batch. `accumulation`: micro-batches per optimiser step.
-    `frame_counts`: of every sample, to group clips of equal length; None for images.
+    `frame_counts`: of every sample, to group clips of equal length; None for images. `echo`: how often a micro-batch
+    is learnt from before the next, where one is a step.
     """
 
     length: int
     batch: int = 1
     accumulation: int = 1
     frame_counts: Sequence[int] | None = None
+    echo: int = 1
 
     def mega(self, world: int) -> int:
         """Samples all devices take for one optimiser step."""
@@ -90,11 +92,13 @@ def _completed(order: Sequence[int], taken: int, size: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What one device computes at once. `steps`: whether the optimiser steps after it."""
+    """What one device computes at once. `steps`: whether the optimiser steps after it. `take`: how often it was
+    learnt from before."""
 
     source: int
     indices: tuple[int, ...]
     steps: bool
+    take: int = 0
 
 
 def micro_batches(sources: Sequence[Source], world: int, rank: int, seed: int) -> Iterator[MicroBatch]:
@@ -104,12 +108,15 @@ def micro_batches(sources: Sequence[Source], world: int, rank: int, seed: int) -
         size = len(batch.indices) // count
         for number in range(count):
             part = batch.indices[number * size : (number + 1) * size]
-            yield MicroBatch(batch.source, part[rank::world], number == count - 1)
+            for take in range(sources[batch.source].echo):
+                yield MicroBatch(batch.source, part[rank::world], number == count - 1, take)
 
 
 def count_micro_batches(sources: Sequence[Source], world: int) -> int:
     """Micro-batches of an epoch, equal on every device."""
-    return sum(math.ceil(source.length / source.mega(world)) * source.accumulation for source in sources)
+    return sum(
+        math.ceil(source.length / source.mega(world)) * source.accumulation * source.echo for source in sources
+    )
 
 
 def rate_factor(step: int, total: int, warmup: float, start: float) -> float:

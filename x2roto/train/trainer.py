@@ -42,6 +42,7 @@ from x2roto.train.outlining import OutlinerStage, learn_outliner
 from x2roto.train.report import Journal, Step, View, jaccard
 from x2roto.train.samples import ClipDataset
 from x2roto.train.sampling import MicroBatch, Source, count_micro_batches, micro_batches, rate_factor, repeat_factors
+from x2roto.train.sight import SightStage, learn_sight
 
 # What FSDP gathers and drops one by one; all else stays gathered during a step.
 SHARDED_LAYERS = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "Sam2MultiScaleBlock")
@@ -139,7 +140,9 @@ class Trainer:
         patches, special = patch_config(model), SpecialIds.of(self.tokenizer)
         points, glimpse = model.config.region.points, config.batches.region_glimpse
         makers: Mapping[str, Callable[[X2SAM], StageNetwork | FinderStage]]
-        makers = {"finder": self._finder, "outliner": self._outliner, "joint": self._joint}
+        makers = {
+            "finder": self._finder, "outliner": self._outliner, "sight": self._sight, "joint": self._joint,
+        }  # fmt: skip
         stage = makers[config.stage](model)
         return stage, Reader(self.tokenizer, special, patches, points, glimpse)
 
@@ -154,13 +157,21 @@ class Trainer:
         return FinderStage(model, self.config.losses)
 
     def _outliner(self, model: X2SAM) -> StageNetwork:
-        if model.outliner is None or not model.config.room:
-            raise PromptError(
-                "stage outliner needs a network that has one and looks at windows: in [initial] set outliner to its "
-                "width, and model to one with a finder and a room"
-            )
+        self._check_outliner(model)
         learn_outliner(model)
         return OutlinerStage(model, self.config.losses, **self._stage_options())
+
+    def _sight(self, model: X2SAM) -> StageNetwork:
+        self._check_outliner(model)
+        learn_sight(model, eyes=encoder_rate(self.config) > 0)
+        return SightStage(model, self.config.losses, **self._stage_options())
+
+    def _check_outliner(self, model: X2SAM) -> None:
+        if model.outliner is None or not model.config.room:
+            raise PromptError(
+                f"stage {self.config.stage} needs a network that has one and looks at windows: in [initial] set "
+                "outliner to its width, and model to one with a finder and a room"
+            )
 
     def _stage_options(self) -> dict[str, Any]:
         return {"checkpointing": self.config.run.checkpointing, "mean": self._mean}
@@ -192,7 +203,7 @@ class Trainer:
         every = micro_batches(self.feed.sources, world, rank, self.config.run.seed + epoch)
         left = list(every)[skipped:]
         started = time.monotonic()
-        for number, (micro, batch) in enumerate(zip(left, self._loader(left, epoch), strict=True), skipped + 1):
+        for number, (micro, batch) in enumerate(zip(left, self._batches(left, epoch), strict=True), skipped + 1):
             rate = self._rate()
             losses, norm = self._learn(batch.to(self.accelerator.device), micro, rate)
             self.position = replace(self.position, epoch=epoch, batch=number, step=self.step + 1)
@@ -202,6 +213,15 @@ class Trainer:
             if micro.steps and self.step >= self.total:
                 return
             started = time.monotonic()
+
+    def _batches(self, left: Sequence[MicroBatch], epoch: int) -> Iterator[Batch]:
+        """What the micro-batches hold; one that is learnt from again is loaded once."""
+        fresh = [micro for number, micro in enumerate(left) if not number or not micro.take]
+        loaded, batch = iter(self._loader(fresh, epoch)), None
+        for micro in left:
+            if batch is None or not micro.take:
+                batch = next(loaded)
+            yield batch.again(micro.take) if micro.take else batch
 
     def _loader(self, micro: Sequence[MicroBatch], epoch: int) -> DataLoader[Any]:
         return DataLoader(
@@ -342,7 +362,7 @@ def sources_of(sets: Sequence[ClipDataset], config: TrainConfig) -> tuple[Source
 def _source(data: ClipDataset, length: int, config: TrainConfig) -> Source:
     batches = config.batches
     if data.modality == "image":
-        return Source(length, batches.image_batch, batches.image_accumulation)
+        return Source(length, batches.image_batch, batches.image_accumulation, echo=batches.image_echo)
     counts = [data.frame_count(index) for index in range(len(data))]
     return Source(length, batches.video_batch, batches.video_accumulation, counts)
 
@@ -366,7 +386,7 @@ def halve_frozen(stage: nn.Module, config: TrainConfig) -> None:
 def encoder_rate(config: TrainConfig) -> float:
     """Learning rate of what sees as a share; stage "segmentor" freezes it unless told otherwise."""
     share = config.optimiser.encoder_rate
-    return {"segmentor": 0.0, "finder": 1.0}.get(config.stage, 0.1) if share is None else share
+    return {"segmentor": 0.0, "finder": 1.0, "sight": 1.0}.get(config.stage, 0.1) if share is None else share
 
 
 def parameter_groups(stage: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
