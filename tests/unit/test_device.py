@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from x2roto.device import limit_memory
+from x2roto.device import limit_memory, load, torch_share
+from x2roto.job import EngineSpec
 
 
 @pytest.mark.parametrize(("name", "index"), [("cuda", 2), ("cuda:1", 1)])
@@ -22,6 +23,24 @@ def test_a_limit_is_a_share_of_one_card_s_memory(
     limit_memory(torch.device(name), gigabytes)
     # A name alone is refused by torch.
     assert limits == [(pytest.approx(share), index)]
+
+
+@pytest.mark.parametrize(("gigabytes", "share"), [(24, 21.5), (8, 5.5), (4, 2.0), (1, 0.5)])
+def test_torch_leaves_room_for_what_cuda_holds(gigabytes: float, share: float) -> None:
+    assert torch_share(gigabytes) == share
+
+
+def test_a_job_s_limit_is_for_all_that_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    asked: list[float | None] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("x2roto.device.limit_memory", lambda _, gigabytes: limits.append(gigabytes))
+    monkeypatch.setattr("x2roto.device.load_segmenter", lambda *spec: asked.append(spec[-1]))
+    load(EngineSpec(device="cuda", max_vram=8))
+    load(EngineSpec(device="cpu", max_vram=8))
+    assert limits == [5.5]
+    assert asked == [5.5, None]
 
 
 @pytest.mark.gpu

@@ -138,7 +138,7 @@ Instances = Annotated[
 ]
 Chunk = Annotated[int | None, option("--chunk", help="Frames encoded at once.", panel=ENGINE)]
 Memory = Annotated[int | None, option("--memory", help="Past frames remembered.", panel=ENGINE)]
-MaxVram = Annotated[float | None, option("--max-vram", help="GB of device memory to stay below.", panel=ENGINE)]
+MaxVram = Annotated[float | None, option("--max-vram", help="GB of the card to stay below.", panel=ENGINE)]
 Presence = Annotated[float | None, option("--presence", help="Least score of an object that is there.", panel=ENGINE)]
 
 
