@@ -14,8 +14,8 @@ from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, tiny_segmenter
 from x2roto.clip import Frame
 from x2roto.engine.identity import EMPTY
 from x2roto.engine.model.config import OutlinerConfig
-from x2roto.engine.model.outliner import Outliner, Sight
-from x2roto.engine.outlining import Trace, apart_of, outlined, palettes_of
+from x2roto.engine.model.outliner import Outliner, Places, Sight
+from x2roto.engine.outlining import Trace, on_grid, outlined, palettes_of, places_of
 from x2roto.engine.palette import colour_bins
 from x2roto.engine.segmenter import Segmenter
 from x2roto.engine.sizes import infer_sizes
@@ -103,8 +103,8 @@ def test_places_are_told_apart_by_the_side_they_are_like() -> None:
     share, inside, outside = OUTLINER_OF_NOISE.compare(now, tokens, cover, CENTRE)[0]
     assert share[4:].min() > 0.9
     assert share[:4].max() < -0.9
-    assert torch.equal(inside[4:], torch.ones(4, 8))
-    assert torch.equal(outside[:4], torch.ones(4, 8))
+    torch.testing.assert_close(inside[4:], torch.ones(4, 8))
+    torch.testing.assert_close(outside[:4], torch.ones(4, 8))
     assert inside[:4].max() < 0.1
 
 
@@ -114,7 +114,7 @@ def test_of_places_that_look_alike_the_nearest_counts_most() -> None:
     now = Sight(torch.zeros(1, 8, SIDE, SIDE), tokens, (8, 8))
     left = torch.zeros(1, 8, 8)
     left[:, :, :4] = 1
-    apart = apart_of((8, 8), windows(), windows())
+    apart = places_of((8, 8), windows(), windows())
     cover = left.flatten(1)
     anywhere, near = (OUTLINER_OF_NOISE.compare(now, tokens, cover, CENTRE, each)[0] for each in (None, apart))
     assert anywhere[0].abs().max() < 1e-3
@@ -123,11 +123,18 @@ def test_of_places_that_look_alike_the_nearest_counts_most() -> None:
     assert (near[1, :, 0] > near[1, :, 7]).all()
 
 
+def squares(places: Places) -> Tensor:
+    """Of the distances, as products of tokens that are nothing but their places."""
+    nothing = torch.zeros(1, places.one.shape[1], 1)
+    one, other = places.told(nothing, nothing, torch.ones(()))
+    return -(one @ other.mT)[0]
+
+
 def test_distances_are_told_on_the_plate() -> None:
-    still = apart_of((4, 4), windows(), windows())[0]
-    assert torch.equal(still.diagonal(), torch.zeros(16))
+    still = squares(places_of((4, 4), windows(), windows()))
+    assert still.diagonal().abs().max() < 1e-5
     assert float(still[0, 3]) == pytest.approx(0.75**2, abs=1e-4)
-    moved = apart_of((4, 4), windows(), windows(left=16.0))[0]
+    moved = squares(places_of((4, 4), windows(), windows(left=16.0)))
     assert float(moved[1, 0]) == pytest.approx(0, abs=1e-4)
     assert float(moved[0, 0]) == pytest.approx(0.25**2, abs=1e-4)
 
@@ -197,12 +204,35 @@ FRAMES = [Frame(i, None, np.random.default_rng(i).integers(0, 256, (80, 120, 3))
 BOX = Box("it", 10, 20, 50, 60, 0)
 
 
-@pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    made = tiny_segmenter(memory=MEMORY, room=2.0, finder=FINDER, outliner=OUTLINER)
-    assert made.model.outliner is not None
-    nn.init.normal_(made.model.outliner.draw.weight, std=0.3)
-    return made
+def made(outliner: OutlinerConfig) -> Segmenter:
+    segmenter = tiny_segmenter(memory=MEMORY, room=2.0, finder=FINDER, outliner=outliner)
+    assert segmenter.model.outliner is not None
+    torch.manual_seed(1)
+    nn.init.normal_(segmenter.model.outliner.draw.weight, std=0.3)
+    return segmenter
+
+
+@pytest.fixture(scope="module", params=[0, 96], ids=["as the masks", "finer"])
+def segmenter(request: pytest.FixtureRequest) -> Segmenter:
+    return made(replace(OUTLINER, side=request.param))
+
+
+def test_outlines_are_drawn_as_fine_as_the_eyes_see() -> None:
+    for side, cells in ((0, 16), (64, 16), (96, 24), (128, 32)):
+        each = made(replace(OUTLINER, side=side))
+        (query,) = each.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+        tracker = each.track(query)
+        results = list(tracker.step(FRAMES))
+        assert {result.prediction.mask_logits_bqhw.shape[-2:] for result in results} == {(cells, cells)}
+        assert tracker.state.trace is not None
+        assert tracker.state.trace.mask.shape[-2:] == (cells, cells)
+        assert tracker.state.trace.first.shape[1] == (cells // 2) ** 2
+        # Whatever it is drawn on, it comes on the grid that all things share.
+        assert {result.seen[0].logits.shape for result in results} == {(128, 128)}
+
+
+def test_another_side_is_another_network_to_a_saved_shot() -> None:
+    assert made(OUTLINER).fingerprint != made(replace(OUTLINER, side=96)).fingerprint
 
 
 def test_outlines_change_the_mattes_and_not_what_the_network_remembers_of_its_own(segmenter: Segmenter) -> None:
@@ -213,7 +243,8 @@ def test_outlines_change_the_mattes_and_not_what_the_network_remembers_of_its_ow
         tracker = each.track(query)
         (first,) = tracker.step(FRAMES[:1])
         results.append((first.prediction.mask_logits_bqhw, tracker.state.memory.maps(0)[0]))
-    assert (results[0][0] - results[1][0]).abs().max() > 0.1
+    same = on_grid(results[1][0][0], results[0][0].shape[-2:])
+    assert (results[0][0][0] - same).abs().max() > 0.1
     torch.testing.assert_close(results[0][1], results[1][1], atol=2e-3, rtol=1e-2)
 
 
@@ -225,7 +256,8 @@ def test_a_drawn_mask_is_the_matte_of_its_frame(segmenter: Segmenter) -> None:
     list(tracker.step(FRAMES[:1]))
     trace = tracker.state.trace
     assert trace is not None
-    assert ((trace.mask > 0.5) == (query.targets[0][0].drawn > 0.5)).all()
+    drawn = on_grid(query.targets[0][0].drawn[None], trace.mask.shape[-2:])
+    assert ((trace.mask > 0.5) == (drawn > 0.5)).all()
 
 
 def test_outlines_keep_to_the_box(segmenter: Segmenter) -> None:
@@ -233,7 +265,10 @@ def test_outlines_keep_to_the_box(segmenter: Segmenter) -> None:
     tracker = segmenter.track(query)
     list(tracker.step(FRAMES[:1]))
     assert tracker.state.trace is not None
-    assert not tracker.state.trace.mask[:, ~query.targets[0][0].bounds].gt(1e-6).any()
+    mask = tracker.state.trace.mask
+    bounds = on_grid(query.targets[0][0].bounds[None].float(), mask.shape[-2:])[0] >= 0.5
+    assert not mask[:, ~bounds].gt(1e-6).any()
+    assert mask[:, bounds].gt(1e-6).any()
 
 
 def test_several_objects_are_each_followed_as_if_alone(segmenter: Segmenter) -> None:
@@ -273,4 +308,5 @@ def test_a_picture_that_stands_in_for_another_leaves_no_trace(segmenter: Segment
 def test_absent_cells_stay_empty(segmenter: Segmenter) -> None:
     (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
     first, *_ = segmenter.track(query).step(FRAMES)
-    assert (first.seen[0].logits[:, 90:] <= EMPTY / 2).all()
+    across = first.seen[0].logits.shape[1]
+    assert (first.seen[0].logits[:, 3 * across // 4 :] <= EMPTY / 2).all()

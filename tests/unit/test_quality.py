@@ -11,7 +11,7 @@ import torch
 
 from tests.tiny import FINDER, TINY, tiny_model, write_tiny_model
 from x2roto.clip import Frame
-from x2roto.engine.model.config import ModelConfig
+from x2roto.engine.model.config import ModelConfig, OutlinerConfig
 from x2roto.engine.model.encodings import rope
 from x2roto.engine.model.memory_attention import MemoryAttention
 from x2roto.engine.quality import at_quality, lightened
@@ -28,6 +28,8 @@ def test_exact_is_the_network_as_trained_and_draft_sees_less() -> None:
     assert at_quality(full, "draft").image_size == 640
     assert at_quality(replace(full, image_size=192), "draft").image_size == 128
     assert at_quality(replace(full, image_size=64), "draft").image_size == 64
+    finer = replace(full, outliner=OutlinerConfig(dim=8, side=256))
+    assert [at_quality(finer, quality).outliner.side for quality in ("exact", "fast", "draft")] == [256, 0, 0]
 
 
 def test_a_pooled_cell_turns_as_the_middle_of_its_cells() -> None:

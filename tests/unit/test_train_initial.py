@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Sam2VisionModel
 
 from tests.shapes import run_values
-from tests.tiny import TINY, tiny_model, write_tiny_model
+from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, write_tiny_model
 from tests.unit.model_parts import noise
 from tests.unit.reference_files import reference
 from x2roto.engine.convert import convert
@@ -207,3 +207,11 @@ def test_a_model_may_go_on_at_another_size_of_picture(tmp_path: Path) -> None:
     assert model.config.image_size == 96
     with torch.inference_mode():
         assert model.segmentor.encoder(torch.zeros(1, 3, 96, 96)).levels_bchw[0].shape[-2:] == (24, 24)
+
+
+def test_outlines_may_go_on_finer_with_the_same_weights() -> None:
+    model = tiny_model(config=replace(TINY, room=2.0, finder=FINDER, outliner=OUTLINER))
+    changed = _changed(model, Initial(outline_side=96))
+    assert changed.config == replace(model.config, outliner=replace(OUTLINER, side=96))
+    assert all(torch.equal(changed.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert _changed(changed, Initial()) is changed

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from x2roto.engine.model.outliner import Outliner, Sight
+from x2roto.engine.model.outliner import Outliner, Places, Sight
 from x2roto.engine.palette import MOST, Palette, cover_of
 from x2roto.engine.window import seen_from
 
@@ -69,11 +69,13 @@ def outlined(
     window_b4: Tensor,
     prompt_bhw: Tensor,
 ) -> list[Tensor]:
-    """Logits (B, h, w) of B objects; on their first frame, where there is no `trace`, a sketch before them.
+    """Logits (B, h, w) of B objects, as fine as `sight.fine`; on their first frame, where there is no `trace`, a
+    sketch before them.
 
     `own_bhw`: the network's logits. `bins`: colours of each window (`colour_bins`). `prompt_bhw`: how much of each
-    cell of the first frame the prompt covers.
+    cell of the first frame the prompt covers. Both on any grid.
     """
+    own_bhw, prompt_bhw = (on_grid(each, sight.fine.shape[-2:]) for each in (own_bhw, prompt_bhw))
     if trace is not None:
         return [_drawn(outliner, sight, own_bhw, bins, trace, palettes, window_b4, None, BEFORE)]
     drawings: list[Tensor] = []
@@ -83,6 +85,13 @@ def outlined(
         drawings.append(_drawn(outliner, sight, own_bhw, bins, trace, palettes, window_b4, prompt_bhw, known))
         cover = drawings[-1].detach().sigmoid()
     return drawings
+
+
+def on_grid(maps_bhw: Tensor, size: torch.Size) -> Tensor:
+    """Maps on a grid (h, w) of that size, the same ones where they are."""
+    if maps_bhw.shape[-2:] == size:
+        return maps_bhw
+    return F.interpolate(maps_bhw[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def palettes_of(cover_bhw: Tensor, bins: Sequence[Tensor]) -> list[Palette | None]:
@@ -110,25 +119,26 @@ def _drawn(
     before = seen_from(trace.mask[:, None], trace.window_b4, window_b4)[:, 0]
     prompt = torch.zeros_like(before) if prompt_bhw is None else prompt_bhw
     fields = [torch.stack(colours), 2 * before - 1, prompt, torch.full_like(before, known)]
-    apart = apart_of(sight.grid, window_b4, trace.window_b4)
+    places = places_of(sight.grid, window_b4, trace.window_b4)
     likeness = [
         outliner.compare(sight, trace.first, trace.first_cover, trace.centre),
-        outliner.compare(sight, trace.last, trace.last_cover, trace.centre, apart),
+        outliner.compare(sight, trace.last, trace.last_cover, trace.centre, places),
     ]
     drawn: Tensor = outliner(sight, own_bhw, torch.stack(fields, dim=1), torch.cat(likeness, dim=1))
     return drawn
 
 
-def apart_of(grid: tuple[int, int], now_b4: Tensor, before_b4: Tensor) -> Tensor:
-    """Squares of the distances on the plate of each place of a window's grid from each of another window's,
-    (B, n, n), in sides of the first."""
+def places_of(grid: tuple[int, int], now_b4: Tensor, before_b4: Tensor) -> Places:
+    """Where on the plate the places of a window's grid lie, and those of another window's: from the corner of the
+    first on, in its sides."""
     rows, columns = ((torch.arange(size, device=now_b4.device) + 0.5) / size for size in grid)
     places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1)
-    now, before = (
-        edges[:, None, :2] + places * (edges[:, None, 2:] - edges[:, None, :2]) for edges in (now_b4, before_b4)
+    corner, side = now_b4[:, None, :2], (now_b4[:, 2:] - now_b4[:, :2]).amax(-1)[:, None, None]
+    one, other = (
+        (edges[:, None, :2] - corner + places * (edges[:, None, 2:] - edges[:, None, :2])) / side
+        for edges in (now_b4, before_b4)
     )
-    side = (now_b4[:, 2:] - now_b4[:, :2]).amax(-1)[:, None, None]
-    return (torch.cdist(now, before) / side).square()
+    return Places(one, other)
 
 
 def _by_token(sight: Sight, cover_bhw: Tensor) -> Tensor:

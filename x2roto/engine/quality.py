@@ -1,9 +1,9 @@
 """What `--quality` gives up for speed: the same weights in a cheaper network.
 
 `exact` is the network as trained. `fast` lets self-attention in memory attention read four cells as one on the scales
-finer than the coarsest, where nearly all of a large network's arithmetic is, and a small one, which finds words with
-a finder, no longer let the picture read them. `draft` does that too and sees smaller frames. `bench/quality.py`
-measures what each costs and saves.
+finer than the coarsest, where nearly all of a large network's arithmetic is; a small one, which finds words with a
+finder, no longer lets the picture read them and draws outlines no finer than its own masks. `draft` does that too and
+sees smaller frames. `bench/quality.py` measures what each costs and saves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def at_quality(config: ModelConfig, quality: Quality) -> ModelConfig:
     """The sizes of a network that runs at that quality."""
     if quality == "exact":
         return config
-    config = replace(config, memory=replace(config.memory, pooled=POOLED))
+    memory, outliner = replace(config.memory, pooled=POOLED), replace(config.outliner, side=0)
+    config = replace(config, memory=memory, outliner=outliner)
     if quality == "fast":
         return config
     return replace(config, image_size=max(STEP, round(config.image_size * DRAFT / STEP) * STEP))

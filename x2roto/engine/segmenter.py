@@ -210,7 +210,7 @@ class Segmenter:
         """A short digest of the weights and of how they run: the conditions and memory of a shot fit only the model
         that made them."""
         config, outliner = self.model.config, self.model.outliner
-        sizes = torch.tensor([config.image_size, config.memory.pooled])
+        sizes = torch.tensor([config.image_size, config.memory.pooled, config.outliner.side])
         outlines = {} if outliner is None else outliner.state_dict(prefix="outliner.")
         return shot.digest({**self.model.segmentor.decoder.state_dict(), **outlines, "sizes": sizes})
 
@@ -218,9 +218,10 @@ class Segmenter:
         """Frames (H, W, 3) as the mask encoder's input (T, 3, S, S) on the device."""
         return self.normalised(self.squares(frames))
 
-    def squares(self, frames: Sequence[Rgb]) -> Tensor:
-        """Frames (H, W, 3) as the mask encoder sees them, not yet normalised: uint8 (T, S, S, 3) on the device."""
-        size = self.model.config.image_size
+    def squares(self, frames: Sequence[Rgb], side: int = 0) -> Tensor:
+        """Frames (H, W, 3) as the mask encoder sees them, not yet normalised: uint8 (T, S, S, 3) on the device;
+        `side`: another S than its own."""
+        size = side or self.model.config.image_size
         if self.device.type == "cuda":
             return preprocess.segmentor_frames_on(self.device, frames, size)
         return preprocess.segmentor_frames(frames, size).to(self.device)

@@ -26,7 +26,7 @@ from x2roto.engine.kernels import fast_attention
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.outliner import Sight
 from x2roto.engine.model.segmentor import STRIDE, FrameFeatures, Prediction
-from x2roto.engine.outlining import Trace, outlined, traced
+from x2roto.engine.outlining import Trace, on_grid, outlined, traced
 from x2roto.engine.palette import SHOWN, Palette, by_colour, colour_bins, cover_of, taught
 from x2roto.engine.replay import Replay, Stepped
 from x2roto.engine.shot import Query, Shot, ShotState
@@ -42,6 +42,8 @@ Result = TypeVar("Result")
 FOLLOWING = Following()
 RECORDED_AFTER = 16  # frames: recording takes as long as some of them
 UNSURE = 5e-4  # what is left of doubt where a mask was drawn
+# Cells of a placed mask's side, in sides of the mask encoder's square: a window is drawn finer than the whole frame.
+PLACED = 2
 # Kinds of devices that are no faster with many frames at once; alone, a frame gives the same bits in any chunk.
 ALONE = frozenset({"cpu"})
 NOTHING = torch.zeros(1, 1)  # the cover of an object that was not seen
@@ -206,7 +208,7 @@ class Tracker:
     def _nothing(self, frame: Frame) -> FrameResult:
         """What there is to say of a frame where nothing can be found; the network is not asked."""
         side = self.segmenter.model.config.image_size
-        blank = torch.zeros(side, side, device=self.segmenter.device)
+        blank = torch.zeros(PLACED * side, PLACED * side, device=self.segmenter.device)
         seen = [nowhere(target, blank) for targets in self.query.targets for target in targets]
         none = blank.new_zeros(len(self.query.targets), 0, side // STRIDE, side // STRIDE)
         return FrameResult(frame, tuple(seen), Prediction(none, none[..., 0]))
@@ -232,10 +234,14 @@ class Tracker:
 
     def _encode_windows(self, frame: Frame, windows: Sequence[Window], *, first: bool) -> list[Encoded]:
         model = self.segmenter.model
-        squares = self.segmenter.squares([window.crop(frame.rgb) for window in windows])
+        shown = [window.crop(frame.rgb) for window in windows]
+        squares = self.segmenter.squares(shown)
         pixels = self.segmenter.normalised(squares)
         pyramid = model.segmentor.encoder(pixels).levels_bchw
-        sight = model.look(pixels) if model.outliner is not None else None
+        sight = None
+        if model.outliner is not None:
+            side = model.config.outliner.side
+            sight = model.look(self.segmenter.normalised(self.segmenter.squares(shown, side)) if side else pixels)
         features = model.segmentor.features(pyramid, first=first)
         return [Encoded(features, windows, tuple(squares), sight)]
 
@@ -304,7 +310,7 @@ class Tracker:
         own = prediction = self._corrected(coloured, bounds, state)
         if encoded.sight is not None:
             drawn = self._outlined(coloured, encoded, encoded.sight, bins, state)[:, None]
-            outlines = replace(coloured, mask_logits_bqhw=drawn.expand_as(coloured.mask_logits_bqhw))
+            outlines = replace(coloured, mask_logits_bqhw=drawn.expand(-1, plain.mask_logits_bqhw.shape[1], -1, -1))
             prediction = self._corrected(outlines, bounds, state)
         # The network remembers its own masks and not the outlines: it learnt from those, and two that err each in
         # their own way find each other's losses again (0.56 for 0.45, `docs/nano.md`).
@@ -347,13 +353,14 @@ class Tracker:
         if all(each is None for each in (*bounds, *covers)):
             return prediction
         masks, classes = prediction.mask_logits_bqhw.clone(), prediction.class_logits_bqc.clone()
+        grid = masks.shape[-2:]
         for row, inside in enumerate(bounds):
             if inside is not None:
-                masks[row].masked_fill_(~inside, EMPTY)
+                masks[row].masked_fill_(on_grid(inside[None].float(), grid)[0] < 0.5, EMPTY)
         for row, cover in enumerate(covers):
             if cover is not None:
                 # Shown, so certainly there and exactly so (as SAM 2 takes a mask for its own output).
-                masks[row] = cover.logit(eps=UNSURE)
+                masks[row] = on_grid(cover[None], grid)[0].logit(eps=UNSURE)
                 classes[row, :, 0] = classes[row, :, -1] - math.log(UNSURE)
         return Prediction(masks, classes)
 
@@ -396,12 +403,12 @@ class Tracker:
         return taught(self.state.palettes or (None,) * len(newer), newer)
 
     def _placed(self, seen: tuple[Seen, ...], windows: Sequence[Window], frame: Frame) -> tuple[Seen, ...]:
-        """The same on the whole frame, where the model looks at windows: all on one grid, as fine as its input."""
+        """The same on the whole frame, where the model looks at windows: all on one grid."""
         if not self.segmenter.model.config.room:
             return seen
         height, width = frame.rgb.shape[:2]
         windows = windows or [Window.whole(width, height)] * len(seen)
-        size = self.segmenter.model.config.image_size
+        size = PLACED * self.segmenter.model.config.image_size
         return tuple(
             replace(one, logits=window.place(one.logits, size)) for one, window in zip(seen, windows, strict=True)
         )
@@ -415,8 +422,10 @@ class Tracker:
             )
             kept: list[tuple[Identity, ...]] = []
             for condition, target in enumerate(targets):
+                # Outlines may be finer than what a prompt was read on.
+                fitting = replace(target, anchor=_fitting(target.anchor, candidates.logits))
                 seen, identities = follow(
-                    candidates, condition, target, self.state.known[index][condition], self.following
+                    candidates, condition, fitting, self.state.known[index][condition], self.following
                 )
                 everything.extend(seen)
                 kept.append(tuple(identities))
@@ -439,6 +448,11 @@ class Tracker:
 
 def _edges(windows: Sequence[Window], device: torch.device) -> Tensor:
     return torch.tensor([window.edges for window in windows], dtype=torch.float32, device=device)
+
+
+def _fitting(mask_hw: Tensor | None, logits_qhw: Tensor) -> Tensor | None:
+    """A mask on the grid of logits."""
+    return None if mask_hw is None else on_grid(mask_hw[None].float(), logits_qhw.shape[-2:])[0] >= 0.5
 
 
 def _part(levels: tuple[torch.Tensor, ...], start: int, stop: int | None) -> tuple[torch.Tensor, ...]:

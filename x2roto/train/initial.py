@@ -109,7 +109,11 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
     decoder = replace(config.decoder, reading=config.decoder.reading or initial.reading)
     side = initial.image_size or config.image_size
     finder = replace(config.finder, dim=config.finder.dim or initial.finder)
-    outliner = replace(config.outliner, dim=config.outliner.dim or initial.outliner)
+    outliner = replace(
+        config.outliner,
+        dim=config.outliner.dim or initial.outliner,
+        side=initial.outline_side or config.outliner.side,
+    )
     config = replace(config, image_size=side, memory=memory, decoder=decoder, finder=finder, outliner=outliner)
     if config == model.config:
         return model

@@ -104,11 +104,13 @@ class FinderConfig:
 @dataclass(frozen=True, slots=True)
 class OutlinerConfig:
     """What draws the outlines of objects with the finder's eyes (`model/outliner.py`). `dim` 0: nothing, as released.
-    `tokens`: width of what is compared."""
+    `tokens`: width of what is compared. `side`: of the square that the eyes see of a window, 0 for the mask
+    encoder's; outlines are drawn on a quarter of it."""
 
     dim: int = 0
     tokens: int = 64
     blocks: int = 3
+    side: int = 0
 
 
 @dataclass(frozen=True, slots=True)

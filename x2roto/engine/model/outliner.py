@@ -21,6 +21,7 @@ FIELDS = 5  # cues of a place: the network's own mask, colours, the mask before,
 LIKENESS = 3  # maps of one comparison: the share of what is like it that is the object's; how like both sides are
 OWN = 4.0  # the network's logits are shown in this unit
 LEAST = -1.0  # cosine of what is not there to be compared
+NOTHING = -1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,27 @@ class Sight:
     fine: Tensor
     tokens: Tensor
     grid: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where tokens lie, (B, n, 2) and (B, m, 2), in sides of the first ones' window."""
+
+    one: Tensor
+    other: Tensor
+
+    def told(self, one_bnd: Tensor, other_bmd: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens whose products are less by the weighted squares of their distances: |p - q|² is
+        |p|² - 2 p·q + |q|²."""
+        one_square, other_square = (each.square().sum(-1, keepdim=True) for each in (self.one, self.other))
+        one = [one_bnd, 2 * weight * self.one, -weight * one_square, torch.ones_like(one_square)]
+        other = [other_bmd, self.other, torch.ones_like(other_square), -weight * other_square]
+        return torch.cat(one, dim=-1), torch.cat(other, dim=-1)
+
+
+def _most(like_nm: Tensor) -> Tensor:
+    """The greatest of each row, far below `LEAST` where there is none."""
+    return like_nm.amax(-1) if like_nm.shape[-1] else like_nm.new_full(like_nm.shape[:1], NOTHING)
 
 
 class Outliner(nn.Module):
@@ -59,37 +81,34 @@ class Outliner(nn.Module):
         return Sight(self.seen(fine), self.comparing(middle).flatten(2).mT.contiguous(), (height, width))
 
     def compare(
-        self, sight: Sight, other_bnd: Tensor, cover_bn: Tensor, centre_b1d: Tensor, apart_bnn: Tensor | None = None
+        self, sight: Sight, other_bnd: Tensor, cover_bn: Tensor, centre_b1d: Tensor, places: Places | None = None
     ) -> Tensor:
         """How like the object and how like what surrounds it each place is, (B, 3, h, w), by the tokens of a window
-        that the object covers by `cover_bn`. `centre_b1d`: what all tokens of a shot have in common. `apart_bnn`:
-        squares of the distances of the places, in sides of the window, where what is far counts for less."""
+        that the object covers by `cover_bn`. `centre_b1d`: what all tokens of a shot have in common. `places`: of
+        both, where what is far counts for less."""
         one, other = (F.normalize(each - centre_b1d, dim=-1) for each in (sight.tokens, other_bnd))
-        like, sharpness = one @ other.mT, self.sharpness.exp()
-        if apart_bnn is not None:
-            like = like - self.nearness.exp() / sharpness * apart_bnn
-        share = ((sharpness * like).softmax(-1) @ cover_bn[..., None])[..., 0]
-        inside, outside = cover_bn[:, None] > 0.5, cover_bn[:, None] <= 0.5
-        likest = [like.masked_fill(~side, LEAST).amax(-1).clamp(min=LEAST) for side in (inside, outside)]
-        return torch.stack([2 * share - 1, *likest], dim=1).unflatten(-1, sight.grid)
+        sharpness = self.sharpness.exp()
+        if places is not None:
+            one, other = places.told(one, other, self.nearness.exp() / sharpness)
+        # The object's first, so that both sides are read where they lie.
+        inside = cover_bn > 0.5
+        order = inside.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
+        like = one @ other.gather(1, order[..., None].expand_as(other)).mT
+        sides = [rows.tensor_split([count], dim=-1) for rows, count in zip(like, inside.sum(1).tolist(), strict=True)]
+        likest = torch.stack([torch.stack([_most(side) for side in both]) for both in sides])
+        weight = (sharpness * (like - likest.detach().amax(1)[..., None])).exp()
+        share = (weight @ cover_bn.gather(1, order)[..., None])[..., 0] / weight.sum(-1)
+        return torch.cat([2 * share[:, None] - 1, likest.clamp(min=LEAST)], dim=1).unflatten(-1, sight.grid)
 
     def forward(self, sight: Sight, own_bhw: Tensor, fields_bkhw: Tensor, likeness_bkhw: Tensor) -> Tensor:
-        """Logits (B, h, w). `own_bhw`: the network's; `fields_bkhw`: the other cues of a place, in [-1, 1];
-        `likeness_bkhw`: of two comparisons."""
-        size = own_bhw.shape[-2:]
-        liked = F.interpolate(likeness_bkhw, size, mode="bilinear", align_corners=False)
+        """Logits (B, h, w), as fine as `sight.fine`. `own_bhw`: the network's; `fields_bkhw`: the other cues of a
+        place, in [-1, 1]; `likeness_bkhw`: of two comparisons."""
+        liked = F.interpolate(likeness_bkhw, own_bhw.shape[-2:], mode="bilinear", align_corners=False)
         own = (own_bhw / OWN).clamp(-2, 2)[:, None]
-        state = self.seen_at(sight.fine, size) + self.cues(torch.cat([own, fields_bkhw, liked], dim=1))
+        state = sight.fine + self.cues(torch.cat([own, fields_bkhw, liked], dim=1))
         state = self.norm(self.blocks(state))
         drawn: Tensor = self.trust * own_bhw + self.draw(F.gelu(state))[:, 0]
         return drawn
-
-    @staticmethod
-    def seen_at(fine_bchw: Tensor, size: torch.Size) -> Tensor:
-        """The eyes' map on the grid of the masks, where that is another."""
-        if fine_bchw.shape[-2:] == size:
-            return fine_bchw
-        return F.interpolate(fine_bchw, size, mode="bilinear", align_corners=False)
 
 
 class Block(nn.Module):
