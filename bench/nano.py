@@ -264,8 +264,10 @@ def lessened(segmenter: Segmenter, parts: Sequence[str]) -> Segmenter:
             model.config = replace(model.config, palette=0.0)
         elif part == "outliner":
             model.outliner = None
+        elif (named := getattr(segmentor, part)) is None:
+            raise typer.BadParameter(f"{model.config.name} has no {part}", param_hint="--without")
         else:
-            getattr(segmentor, part).silence()
+            named.silence()
     return segmenter
 
 

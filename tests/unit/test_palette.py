@@ -113,13 +113,14 @@ BOX = Box("it", 10, 20, 50, 60, 0)
 def test_nothing_of_an_object_is_outside_its_box(segmenter: Segmenter) -> None:
     (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
     first, second, *_ = segmenter.track(query).step(FRAMES)
-    outside = torch.ones(TINY.image_size, TINY.image_size, dtype=torch.bool)
+    logits = first.seen[0].logits
+    outside, cells = torch.ones(logits.shape, dtype=torch.bool), len(logits)
     rows, columns = (
-        slice(round((low - 8) / side * TINY.image_size), round((high + 8) / side * TINY.image_size))
+        slice(round((low - 8) / side * cells), round((high + 8) / side * cells))
         for low, high, side in ((20, 60, 80), (10, 50, 120))
     )
     outside[rows, columns] = False
-    assert (first.seen[0].logits[outside] <= EMPTY / 2).all()
+    assert (logits[outside] <= EMPTY / 2).all()
     assert (second.prediction.mask_logits_bqhw > EMPTY / 2).any()
 
 

@@ -215,3 +215,18 @@ def test_outlines_may_go_on_finer_with_the_same_weights() -> None:
     assert changed.config == replace(model.config, outliner=replace(OUTLINER, side=96))
     assert all(torch.equal(changed.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     assert _changed(changed, Initial()) is changed
+
+
+def test_a_model_may_do_without_what_it_learnt_with() -> None:
+    memory = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, carry=2)
+    model = tiny_model(config=replace(TINY, memory=memory, decoder=replace(TINY.decoder, reading=2)))
+    changed = _changed(model, Initial(plain=True))
+    assert (changed.segmentor.carry, changed.segmentor.reading) == (None, None)
+    assert (changed.config.memory.carry, changed.config.decoder.reading) == (0, 0)
+    left = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if ".carry." not in name and ".reading." not in name
+    }
+    assert changed.state_dict().keys() == left.keys()
+    assert all(torch.equal(changed.state_dict()[name], tensor) for name, tensor in left.items())

@@ -105,8 +105,12 @@ def initial_model(config: TrainConfig, tokenizer: Tokenizer, device: torch.devic
 def _changed(model: X2SAM, initial: Initial) -> X2SAM:
     """The same parameters in a network that sees squares of another side, or has parts that it had not."""
     config = model.config
-    memory = replace(config.memory, anchored=config.memory.anchored or initial.anchored)
-    decoder = replace(config.decoder, reading=config.decoder.reading or initial.reading)
+    memory = replace(
+        config.memory,
+        anchored=config.memory.anchored or initial.anchored,
+        carry=0 if initial.plain else config.memory.carry,
+    )
+    decoder = replace(config.decoder, reading=0 if initial.plain else config.decoder.reading or initial.reading)
     side = initial.image_size or config.image_size
     finder = replace(config.finder, dim=config.finder.dim or initial.finder)
     outliner = replace(
@@ -119,7 +123,8 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
         return model
     with model.device:
         changed = X2SAM(config)
-    parameters = model.state_dict()
+    own = changed.state_dict()
+    parameters = {name: tensor for name, tensor in model.state_dict().items() if name in own}
     for name in ("match", "reading"):
         part = getattr(changed.segmentor, name)
         if part is not None and getattr(model.segmentor, name) is None:
