@@ -356,7 +356,7 @@ class Tracker:
         grid = masks.shape[-2:]
         for row, inside in enumerate(bounds):
             if inside is not None:
-                masks[row].masked_fill_(on_grid(inside[None].float(), grid)[0] < 0.5, EMPTY)
+                masks[row].masked_fill_(~_fitting(inside, grid), EMPTY)
         for row, cover in enumerate(covers):
             if cover is not None:
                 # Shown, so certainly there and exactly so (as SAM 2 takes a mask for its own output).
@@ -423,9 +423,10 @@ class Tracker:
             kept: list[tuple[Identity, ...]] = []
             for condition, target in enumerate(targets):
                 # Outlines may be finer than what a prompt was read on.
-                fitting = replace(target, anchor=_fitting(target.anchor, candidates.logits))
+                if target.anchor is not None:
+                    target = replace(target, anchor=_fitting(target.anchor, candidates.logits.shape[-2:]))
                 seen, identities = follow(
-                    candidates, condition, fitting, self.state.known[index][condition], self.following
+                    candidates, condition, target, self.state.known[index][condition], self.following
                 )
                 everything.extend(seen)
                 kept.append(tuple(identities))
@@ -450,9 +451,9 @@ def _edges(windows: Sequence[Window], device: torch.device) -> Tensor:
     return torch.tensor([window.edges for window in windows], dtype=torch.float32, device=device)
 
 
-def _fitting(mask_hw: Tensor | None, logits_qhw: Tensor) -> Tensor | None:
-    """A mask on the grid of logits."""
-    return None if mask_hw is None else on_grid(mask_hw[None].float(), logits_qhw.shape[-2:])[0] >= 0.5
+def _fitting(mask_hw: Tensor, size: torch.Size) -> Tensor:
+    """A mask on a grid (h, w) of that size, the same one where it is."""
+    return mask_hw if mask_hw.shape == size else on_grid(mask_hw[None].float(), size)[0] >= 0.5
 
 
 def _part(levels: tuple[torch.Tensor, ...], start: int, stop: int | None) -> tuple[torch.Tensor, ...]:

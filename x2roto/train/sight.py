@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.train.collate import Batch
-from x2roto.train.finding import sought
+from x2roto.train.finding import learn_finder, sought
 from x2roto.train.matching import Answers
 from x2roto.train.network import StepLosses
 from x2roto.train.outlining import OutlinerStage
@@ -25,9 +25,6 @@ class SightStage(OutlinerStage):
 
 def learn_sight(model: X2SAM, *, eyes: bool = True) -> None:
     """Stage "sight": the finder, its eyes if `eyes`, and the outliner learn, and nothing else."""
-    model.requires_grad_(False)
-    assert model.finder is not None
+    learn_finder(model, eyes=eyes)
     assert model.outliner is not None
-    model.finder.requires_grad_(True)
-    model.finder.eyes.requires_grad_(eyes)
     model.outliner.requires_grad_(True)

@@ -221,7 +221,7 @@ class Trainer:
         for micro in left:
             if batch is None or not micro.take:
                 batch = next(loaded)
-            yield batch.again(micro.take) if micro.take else batch
+            yield batch.again(micro.take)
 
     def _loader(self, micro: Sequence[MicroBatch], epoch: int) -> DataLoader[Any]:
         return DataLoader(
