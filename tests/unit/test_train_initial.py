@@ -217,6 +217,17 @@ def test_outlines_may_go_on_finer_with_the_same_weights() -> None:
     assert _changed(changed, Initial()) is changed
 
 
+def test_an_outliner_with_more_blocks_draws_the_same_at_first() -> None:
+    model = tiny_model(config=replace(TINY, room=2.0, finder=FINDER, outliner=OUTLINER))
+    changed = _changed(model, Initial(outline_blocks=OUTLINER.blocks + 2))
+    assert model.outliner is not None
+    assert changed.outliner is not None
+    assert len(changed.outliner.blocks) == len(model.outliner.blocks) + 2
+    state = noise(1, OUTLINER.dim, 16, 16)
+    assert torch.equal(changed.outliner.blocks(state), model.outliner.blocks(state))
+    assert any(parameter.any() for parameter in changed.outliner.blocks[-1].parameters())
+
+
 def test_a_model_may_do_without_what_it_learnt_with() -> None:
     memory = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, carry=2)
     model = tiny_model(config=replace(TINY, memory=memory, decoder=replace(TINY.decoder, reading=2)))

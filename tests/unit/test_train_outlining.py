@@ -79,6 +79,36 @@ def test_a_batch_of_whole_frames_has_no_windows() -> None:
 # ---- the stage --------------------------------------------------------------------------------------------------
 
 
+def test_windows_may_be_seen_finer_than_all_else() -> None:
+    looked, reader = sample(), Reader(SEGMENTER.tokenizer, SEGMENTER.special, SEGMENTER.patches, 32, 1)
+    both = collate([Preparer(64, reader, close=96)(each, 3) for each in (looked, sample(seed=1))])
+    assert both.frames is not None
+    assert both.frames.shape == (3, 2, 96, 96, 3)
+    assert both.targets[0][0] is not None
+    assert both.targets[0][0].masks_nhw.shape == (1, 96, 96)
+    assert both.text is not None
+    assert both.text.regions[0] is not None
+    assert both.text.regions[0].cover_1hw is not None
+    assert both.text.regions[0].cover_1hw.shape == (1, 16, 16)
+    whole = Preparer(64, reader, close=96)(replace(looked, windows=None), 3)[0].frames
+    assert whole is not None
+    assert whole.shape == (3, 64, 64, 3)
+    drawings = list(OutlinerStage(model().eval(), LOSSES)._frames(both))
+    assert [len(each) for each in drawings] == [2, 1, 1]
+    assert {each.shape for row in drawings for each in row} == {torch.Size([2, 24, 24])}
+
+
+def test_squares_at_another_side_show_the_same() -> None:
+    frames = torch.zeros(2, 1, 96, 96, 3, dtype=torch.uint8)
+    frames[1, :, :48, :, 0] = 200
+    smaller = outlining.sided(frames, 64)
+    assert (smaller.shape, smaller.dtype) == ((2, 1, 64, 64, 3), torch.uint8)
+    assert not smaller[0].any()
+    assert (smaller[1, 0, :30, :, 0] == 200).all()
+    assert not smaller[1, 0, 34:].any()
+    assert outlining.sided(frames, 96) is frames
+
+
 @pytest.mark.parametrize("alone", [0.0, 1.0])
 def test_every_frame_is_drawn_and_the_first_one_twice(alone: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlining, "ALONE", alone)

@@ -27,7 +27,7 @@ from x2roto.engine.palette import Palette
 from x2roto.engine.window import Window
 from x2roto.errors import ModelError, OutputError
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,12 @@ Known = tuple[tuple[tuple[Identity, ...], ...], ...]
 @dataclass(frozen=True, slots=True)
 class ShotState:
     """What changes from frame to frame. `windows`: where each set looks next; `palettes`: the colours of what it
-    follows, once they are known; `shown`: its last mask (S, S) bool over the frame; `trace`: what an outliner keeps
-    of all sets. `index`: the frame seen last."""
+    follows, once they are known; `trace`: what an outliner keeps of all sets. `index`: the frame seen last."""
 
     memory: Memory
     known: Known
     windows: tuple[Window, ...] = ()
     palettes: tuple[Palette | None, ...] = ()
-    shown: tuple[Tensor, ...] = ()
     trace: Trace | None = None
     index: int | None = None
 

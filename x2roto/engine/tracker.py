@@ -30,7 +30,7 @@ from x2roto.engine.outlining import Trace, on_grid, outlined, traced
 from x2roto.engine.palette import SHOWN, Palette, by_colour, colour_bins, cover_of, taught
 from x2roto.engine.replay import Replay, Stepped
 from x2roto.engine.shot import Query, Shot, ShotState
-from x2roto.engine.window import MOVED, Window, widened
+from x2roto.engine.window import Window
 from x2roto.errors import DeviceMemoryError
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class Tracker:
         bins = [colour_bins(square) for square in encoded.squares] if model.config.palette or encoded.sight else []
         with self._attention():
             recorded = self._recorded(features, state)
-            step = recorded(features, memory) if recorded else self._step(frame, features, encoded, bins, state)
+            step = recorded(features, memory) if recorded else self._step(features, encoded, bins, state)
         # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
         after = memory.pass_over() if frame.held else memory.remember(step.maps_bchw)
         ready = None if self._stream is None else self._stream.record_event()
@@ -298,14 +298,12 @@ class Tracker:
             self._replay = Replay(self.segmenter.model.segmentor, features, memory, self.query.conditions)
         return self._replay if self._replay is not None and self._replay.fits(memory) else None
 
-    def _step(
-        self, frame: Frame, features: FrameFeatures, encoded: Encoded, bins: Sequence[Tensor], state: ShotState
-    ) -> Stepped:
+    def _step(self, features: FrameFeatures, encoded: Encoded, bins: Sequence[Tensor], state: ShotState) -> Stepped:
         """What the network makes of a frame, with what is known of its objects."""
         model, query = self.segmenter.model, self.query
         decoded = model.segmentor.decode(features, state.memory, query.conditions)
         plain = model.segmentor.predict(decoded, query.conditions)
-        bounds = self._bounds(frame, encoded.windows, state)
+        bounds = self._bounds(state)
         coloured = replace(plain, mask_logits_bqhw=self._coloured(plain, bins, bounds, state))
         own = prediction = self._corrected(coloured, bounds, state)
         if encoded.sight is not None:
@@ -331,20 +329,14 @@ class Tracker:
         room = self.segmenter.model.config.room
         moved = tuple(w.following(cover, room) for w, cover in zip(windows, covers, strict=True))
         palettes = self._taught([one.logits for one in seen], drawn.bins)
-        shown = tuple(one.logits > 0 for one in placed) if windows else ()
         trace = self._traced(prediction, drawn.encoded)
-        return result, ShotState(drawn.memory, known, moved, palettes, shown, trace, frame.index)
+        return result, ShotState(drawn.memory, known, moved, palettes, trace, frame.index)
 
-    def _bounds(self, frame: Frame, windows: Sequence[Window], state: ShotState) -> list[Tensor | None]:
-        """Cells (h, w) outside of which the object of each set is not: on the first frame by its prompt, later by
-        where it was in the frame before. None where nothing is known."""
-        if state.index is None:
-            return [targets[0].bounds if targets else None for targets in self.query.targets]
-        if not state.shown or abs(frame.index - state.index) > 1:
-            return [None] * len(self.query.targets)
-        side = self.segmenter.model.config.image_size // STRIDE
-        last = [window.look(mask, (side, side)) for window, mask in zip(windows, state.shown, strict=True)]
-        return [widened(mask, MOVED) if mask.any() else None for mask in last]
+    def _bounds(self, state: ShotState) -> list[Tensor | None]:
+        """Cells (h, w) outside of which the object of each set is not, by its prompt; None where nothing is known, as
+        on every frame but the first."""
+        first = state.index is None
+        return [targets[0].bounds if first and targets else None for targets in self.query.targets]
 
     def _corrected(self, prediction: Prediction, bounds: Sequence[Tensor | None], state: ShotState) -> Prediction:
         """The same with what is known of the objects: their bounds, on the first frame their masks."""

@@ -28,10 +28,8 @@ POINTED = 0.75
 PACE = 1.1
 SHRINKING = 1.03
 SMALLEST = 16  # pixels
-# Margins around an object, in shares of its longer side: people draw boxes a little too small; an object does not get
-# farther from one frame to the next.
+# Margin around a drawn box, in shares of its longer side: people draw them a little too small.
 DRAWN = 0.05
-MOVED = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +81,6 @@ class Window:
         side = room * max(wide * across, high * down)
         side = min(max(side, self.side / SHRINKING - 1), self.side * PACE + 1)
         return self.around(self.x0 + x * across, self.y0 + y * down, side, self.width, self.height)
-
-    def look(self, mask_ss: Tensor, size: tuple[int, int]) -> Tensor:
-        """What the window shows, on a grid of its own, of a mask (S, S) over the whole frame: the nearest cells."""
-        side = len(mask_ss)
-        rows, columns = (
-            ((low + (torch.arange(cells) + 0.5) / cells * (high - low)) / full * side).long().clamp(0, side - 1)
-            for low, high, full, cells in (
-                (self.y0, self.y1, self.height, size[0]),
-                (self.x0, self.x1, self.width, size[1]),
-            )
-        )
-        return mask_ss[rows[:, None].to(mask_ss.device), columns.to(mask_ss.device)]
 
     def place(self, logits_hw: Tensor, size: int) -> Tensor:
         """Logits of the window on a grid (size, size) over the whole frame, `EMPTY` outside of the window."""

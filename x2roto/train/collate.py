@@ -146,16 +146,18 @@ def _moved(target: FrameTarget | None, device: torch.device) -> FrameTarget | No
 
 @dataclass(frozen=True, slots=True)
 class Preparer:
-    """Makes `Prepared` of `ClipSample`. `size`: side of the squares. `reader` None: no words, masks of one class."""
+    """Makes `Prepared` of `ClipSample`. `size`: side of the squares; `close`: of those of windows, 0 for the same.
+    Regions are read at `size`. `reader` None: no words, masks of one class."""
 
     size: int
     reader: Reader | None
+    close: int = 0
 
     def __call__(self, sample: ClipSample, seed: int) -> list[Prepared]:
         """One for each of its questions; those of one clip share its frames and patches."""
         frames = None
         if sample.masks is not None and (self.reader is None or sample.row.conditions != "none"):
-            frames = preprocess.segmentor_frames(sample.frames, self.size)
+            frames = preprocess.segmentor_frames(sample.frames, self._side(sample))
         patches = None if self.reader is None else self.reader.look(sample)
         return [
             self._asked(question, frames, patches, seed + number, alone=sample.apart)
@@ -172,6 +174,9 @@ class Preparer:
         windows = None if sample.windows is None else torch.from_numpy(sample.windows)
         return Prepared(frames, () if frames is None else tuple(self._targets(sample)), words, seed, windows)
 
+    def _side(self, sample: ClipSample) -> int:
+        return self.size if sample.windows is None else self.close or self.size
+
     def _targets(self, sample: ClipSample) -> Iterator[FrameTarget | None]:
         assert sample.masks is not None
         assert sample.condition is not None
@@ -184,11 +189,12 @@ class Preparer:
 
     def _target(self, masks: NDArray[np.bool_], labels: Tensor, sample: ClipSample, frame: int) -> FrameTarget:
         """What is to be seen on a frame; instances that are not there have no target."""
-        squares = torch.from_numpy(squared(masks, self.size))
+        side = self._side(sample)
+        squares = torch.from_numpy(squared(masks, side))
         seen = squares.flatten(1).any(1)
         ignored = None
         if sample.ignored is not None and sample.ignored[frame].any():
-            ignored = torch.from_numpy(squared(sample.ignored[frame : frame + 1], self.size)[0])
+            ignored = torch.from_numpy(squared(sample.ignored[frame : frame + 1], side)[0])
         return FrameTarget(squares[seen], labels[seen], ignored)
 
 

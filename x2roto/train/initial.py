@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,11 @@ from torch import nn
 from x2roto.engine.convert import SPECIAL_TOKENS
 from x2roto.engine.model.language import LanguageModel
 from x2roto.engine.model.mask_decoder import DecoderLayer, MaskDecoder, PackedAttention
+from x2roto.engine.model.memory_attention import Carry
+from x2roto.engine.model.outliner import Block
 from x2roto.engine.model.pixel_decoder import LEVELS, DeformableAttention, PixelDecoder
 from x2roto.engine.model.segmentor import Segmentor
+from x2roto.engine.model.word_reading import WordReading
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.model_folder import find_model, read_json
 from x2roto.engine.weights import check_fit, load_model, read_base, read_folder, read_tensors, shapes_of
@@ -117,25 +120,29 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
         config.outliner,
         dim=config.outliner.dim or initial.outliner,
         side=initial.outline_side or config.outliner.side,
+        blocks=initial.outline_blocks or config.outliner.blocks,
     )
     config = replace(config, image_size=side, memory=memory, decoder=decoder, finder=finder, outliner=outliner)
     if config == model.config:
         return model
     with model.device:
         changed = X2SAM(config)
+    for part in _new_parts(model, changed):
+        part.silence()
     own = changed.state_dict()
-    parameters = {name: tensor for name, tensor in model.state_dict().items() if name in own}
+    own.update((name, tensor) for name, tensor in model.state_dict().items() if name in own)
+    changed.load_state_dict(own)
+    return changed
+
+
+def _new_parts(model: X2SAM, changed: X2SAM) -> Iterator[Carry | WordReading | Block]:
+    """What stands in the way of others, so that it must change nothing at first."""
     for name in ("match", "reading"):
         part = getattr(changed.segmentor, name)
         if part is not None and getattr(model.segmentor, name) is None:
-            part.silence()
-            parameters.update(part.state_dict(prefix=f"segmentor.{name}."))
-    for name in ("finder", "outliner"):
-        part = getattr(changed, name)
-        if part is not None and getattr(model, name) is None:
-            parameters.update(part.state_dict(prefix=f"{name}."))
-    changed.load_state_dict(parameters)
-    return changed
+            yield part
+    if model.outliner is not None and changed.outliner is not None:
+        yield from cast(Iterable[Block], changed.outliner.blocks[len(model.outliner.blocks) :])
 
 
 def initial_segmentor(config: TrainConfig, device: torch.device) -> SegmentorAlone:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -71,9 +72,12 @@ class OutlinerStage(JointStage):
         generator = torch.Generator().manual_seed(batch.seeds[-1])
         trace: Trace | None = None
         palettes: tuple[Palette | None, ...] = ()
-        for own, frame, window in zip(self._own(batch, len(prompt)), batch.frames, batch.windows, strict=True):
+        # The eyes see windows as they are, all else at the mask encoder's side.
+        squares = sided(batch.frames, model.config.image_size)
+        owns = self._own(replace(batch, frames=squares), len(prompt))
+        for own, frame, square, window in zip(owns, batch.frames, squares, batch.windows, strict=True):
             levels = model.finder.eyes(preprocess.normalise(frame))
-            sight, bins = model.outliner.look(levels), [colour_bins(square) for square in frame]
+            sight, bins = model.outliner.look(levels), [colour_bins(each) for each in square]
             known = palettes or (None,) * len(prompt)
             if own.any():
                 parts = zip(own, bins, known, bounds, strict=True)
@@ -110,6 +114,16 @@ class OutlinerStage(JointStage):
         )
         for moment in time:
             yield self.model.segmentor.predict(moment.layers[-1], conditions).best()
+
+
+def sided(frames: Tensor, side: int) -> Tensor:
+    """Squares uint8 (T, P, S, S, 3) at another side, the same ones at their own."""
+    if frames.shape[2] == side:
+        return frames
+    pixels = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
+    resized = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    squares: Tensor = resized.round().to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, frames.shape[:2])
+    return squares
 
 
 def disturbed(cover_bhw: Tensor, generator: torch.Generator) -> Tensor:

@@ -115,8 +115,9 @@ class Trainer:
         self.validation = open_all(config.validation)
         self.feed = Feed(self.sets, sources_of(self.sets, config), config.run.seed)
         stage, reader = (self._segmentor(), None) if config.stage == "segmentor" else self._whole()
-        self.prepare = Preparer(stage.model.config.image_size, reader)
         self.model_config = stage.model.config
+        close = self.model_config.outliner.side if config.stage in ("outliner", "sight") else 0
+        self.prepare = Preparer(self.model_config.image_size, reader, close)
         halve_frozen(stage, config)
         optimiser = torch.optim.AdamW(parameter_groups(stage, config), **adamw(config))
         # Draws from here on differ by process; those before gave every process the same network.

@@ -121,6 +121,12 @@ class Block(nn.Module):
             nn.GroupNorm(width // 8, width), nn.GELU(), nn.Conv2d(width, width, 3, 1, spread, spread),
         )  # fmt: skip
 
+    def silence(self) -> None:
+        """Let it change nothing until it has learnt."""
+        last = self.layers[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
     def forward(self, x_bchw: Tensor) -> Tensor:
         drawn: Tensor = x_bchw + self.layers(x_bchw)
         return drawn
