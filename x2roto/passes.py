@@ -19,8 +19,10 @@ from torch import Tensor
 from x2roto.clip import ALL_FRAMES, Frame, FrameRange
 from x2roto.color import network_rgb
 from x2roto.engine.identity import EMPTY, Following, Kind, Seen
+from x2roto.engine.model.segmentor import STRIDE
 from x2roto.engine.segmenter import Segmenter
 from x2roto.engine.shot import Query
+from x2roto.engine.tracker import placed_side
 from x2roto.job import EngineSpec
 from x2roto.source import FrameSource
 
@@ -129,7 +131,7 @@ class Pass:
         if group:
             return torch.stack([each.logits for each in group]).amax(0)
         config = self._segmenter.model.config
-        side = config.image_size if config.room else config.image_size // 4
+        side = placed_side(config) if config.room else config.image_size // STRIDE
         return torch.full((side, side), EMPTY, device=self._segmenter.device)
 
     def _store(self, index: int, observed: Observed) -> None:

@@ -14,7 +14,7 @@ from x2roto.engine.finding import Sighting, boxes, sightings
 from x2roto.engine.identity import Kind
 from x2roto.engine.model.finder import Found
 from x2roto.engine.segmenter import Reading, Segmenter
-from x2roto.engine.tracker import PLACED
+from x2roto.engine.tracker import placed_side
 from x2roto.prompt import Box, Classes, Question, Text
 
 MEMORY = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
@@ -118,7 +118,7 @@ def test_found_or_not_all_objects_come_on_one_grid(segmenter: Segmenter) -> None
     for first in (0, 1):
         (query,) = segmenter.read([MAN], FRAMES[first:])
         (result,) = segmenter.track(query).step([Frame(0, None, FRAMES[1])])
-        assert tuple(result.seen[0].logits.shape) == (PLACED * TINY.image_size,) * 2
+        assert tuple(result.seen[0].logits.shape) == (placed_side(TINY),) * 2
 
 
 def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:

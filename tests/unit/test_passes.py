@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,6 +103,16 @@ def test_a_query_on_the_first_frame_needs_no_spool(segmenter: Segmenter, folder:
         assert list(each.look_back(clip, range(COUNT))) == []
     assert not each.anchored
     assert not (tmp_path / "spool").exists()
+
+
+def test_instances_that_are_not_there_are_as_large_as_those_that_are(tmp_path: Path) -> None:
+    close = tiny_segmenter(room=2.0)
+    things = query(close, Classes("all", ("dog", "cat")))
+    each = Pass(close, things, 0, replace(SPEC, presence=0.0, instances=40), tmp_path / "spool")
+    (seen, *_) = each.step([frames()[:1]])
+    found = [bool((one > EMPTY).any()) for one in seen.logits]
+    assert any(found)
+    assert not all(found)
 
 
 @pytest.mark.parametrize(("instances", "labels"), [(0, ("dog", "sky")), (2, ("dog_1", "dog_2", "sky"))])

@@ -17,7 +17,7 @@ from x2roto.clip import Frame
 from x2roto.engine.identity import EMPTY
 from x2roto.engine.segmenter import Reading, Segmenter
 from x2roto.engine.tasks import TASKS
-from x2roto.engine.tracker import PLACED, FrameResult
+from x2roto.engine.tracker import FrameResult, placed_side
 from x2roto.engine.window import POINTED, SHRINKING, Window, extent, first_window, widened
 from x2roto.prompt import Box, MaskPrompt, Points, Prompt, Text
 from x2roto.train.footage.close import Close
@@ -142,7 +142,7 @@ def test_objects_are_looked_at_one_by_one_and_see_only_themselves(segmenter: Seg
 def test_words_and_regions_come_on_one_grid(segmenter: Segmenter) -> None:
     results = tracked(segmenter, [LEFT, Text("man", "the man")])
     shapes = {tuple(seen.logits.shape) for result in results for seen in result.seen}
-    assert shapes == {(PLACED * TINY.image_size, PLACED * TINY.image_size)}
+    assert shapes == {(placed_side(TINY), placed_side(TINY))}
 
 
 def test_a_click_is_given_a_wide_view(segmenter: Segmenter) -> None:

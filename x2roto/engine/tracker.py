@@ -24,6 +24,7 @@ from x2roto.engine import shot
 from x2roto.engine.identity import EMPTY, Candidates, Following, Identity, Seen, follow, nowhere
 from x2roto.engine.kernels import fast_attention
 from x2roto.engine.memory import Memory
+from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model.outliner import Sight
 from x2roto.engine.model.segmentor import STRIDE, FrameFeatures, Prediction
 from x2roto.engine.outlining import Trace, on_grid, outlined, traced
@@ -207,10 +208,11 @@ class Tracker:
 
     def _nothing(self, frame: Frame) -> FrameResult:
         """What there is to say of a frame where nothing can be found; the network is not asked."""
-        side = self.segmenter.model.config.image_size
-        blank = torch.zeros(PLACED * side, PLACED * side, device=self.segmenter.device)
+        config = self.segmenter.model.config
+        side, cells = placed_side(config), config.image_size // STRIDE
+        blank = torch.zeros(side, side, device=self.segmenter.device)
         seen = [nowhere(target, blank) for targets in self.query.targets for target in targets]
-        none = blank.new_zeros(len(self.query.targets), 0, side // STRIDE, side // STRIDE)
+        none = blank.new_zeros(len(self.query.targets), 0, cells, cells)
         return FrameResult(frame, tuple(seen), Prediction(none, none[..., 0]))
 
     def save(self, path: Path) -> None:
@@ -400,7 +402,7 @@ class Tracker:
             return seen
         height, width = frame.rgb.shape[:2]
         windows = windows or [Window.whole(width, height)] * len(seen)
-        size = PLACED * self.segmenter.model.config.image_size
+        size = placed_side(self.segmenter.model.config)
         return tuple(
             replace(one, logits=window.place(one.logits, size)) for one, window in zip(seen, windows, strict=True)
         )
@@ -437,6 +439,11 @@ class Tracker:
         self._records, self._replay = False, None
         if self.segmenter.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def placed_side(config: ModelConfig) -> int:
+    """Of the grid on which a model with windows places its masks."""
+    return PLACED * config.image_size
 
 
 def _edges(windows: Sequence[Window], device: torch.device) -> Tensor:

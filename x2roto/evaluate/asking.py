@@ -19,7 +19,7 @@ from x2roto.engine.segmenter import Reading, Rgb, Segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, TASKS, Task
 from x2roto.evaluate.metrics.caption import answered_caption
-from x2roto.prompt import Classes, Describe, MaskPrompt, Prompt, Question, Text
+from x2roto.prompt import Classes, Describe, MaskPrompt, Prompt, Question, Text, slug
 
 Targets = Sequence[str | NDArray[np.bool_]]
 
@@ -87,6 +87,17 @@ def numbered(query: Query, kind: Kind) -> Query:
         targets=tuple(
             tuple(replace(target, name=str(place), kind=kind) for place, target in enumerate(targets))
             for targets in query.targets
+        ),
+    )
+
+
+def placed(query: Query, prompts: Sequence[Prompt]) -> Query:
+    """The query of some of the prompts with targets named by the numbers of these, as `numbered`."""
+    places = {slug(prompt.name): str(place) for place, prompt in enumerate(prompts)}
+    return replace(
+        query,
+        targets=tuple(
+            tuple(replace(target, name=places[target.name]) for target in targets) for targets in query.targets
         ),
     )
 

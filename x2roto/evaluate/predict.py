@@ -23,14 +23,15 @@ from x2roto.data.sample import Sample
 from x2roto.data.video.clips import shown
 from x2roto.engine import postprocess as post
 from x2roto.engine.identity import Following, Kind
-from x2roto.engine.segmenter import READING, Reading, Segmenter
+from x2roto.engine.segmenter import READING, Reading, Rgb, Segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tasks import TASKS
 from x2roto.engine.tracker import FrameResult
 from x2roto.errors import PromptError
-from x2roto.evaluate.asking import Answer, Targets, ask, numbered, prompts_of, task_of, unfollowed
+from x2roto.evaluate.asking import Answer, Targets, ask, numbered, placed, prompts_of, task_of, unfollowed
 from x2roto.evaluate.benchmarks import Benchmark, Cut, Mode
 from x2roto.passes import chunked
+from x2roto.prompt import Question, Text
 
 # Least score of the instances of a class that are listed: average precision weighs them by their scores.
 RANKED = Following(presence=0.1)
@@ -105,11 +106,11 @@ class Predictor:
         ids = SegmentIds(sample)
         for chunk in self.chunks(sample):
             try:
-                query, answer = self._ask(sample, chunk)
+                results, answer = self._answered(sample, chunk, ids)
             except PromptError as error:
                 yield Failed(chunk.frames, chunk.number, str(error))
                 continue
-            for place, found in enumerate(self._follow(sample, chunk, query, ids), chunk.start):
+            for place, found in enumerate(results, chunk.start):
                 yield replace(found, place=place, chunk=chunk.number, answer=answer)
 
     def chunks(self, sample: Sample) -> Iterator[Chunk]:
@@ -130,15 +131,38 @@ class Predictor:
             return [tuple(range(len(sample.frames)))]
         return cut_frames(sample, self.benchmark.cut)
 
-    def _ask(self, sample: Sample, chunk: Chunk) -> tuple[Query, Answer]:
+    def _answered(self, sample: Sample, chunk: Chunk, ids: SegmentIds) -> tuple[Iterator[Found], Answer]:
         first = chunk.frames[0]
         pictures = {index: read_rgb(sample.frames[index], sample.size) for index in {*chunk.glimpse, first}}
         prompts = prompts_of(sample, chunk.targets, first)
-        glimpse = [pictures[index] for index in chunk.glimpse]
+        glimpse: dict[int | None, Rgb] = {index: pictures[index] for index in chunk.glimpse}
         plates = {None: pictures[first], first: pictures[first]}
+        if self.segmenter.model.finder is not None and isinstance(prompts[0], Text | Question):
+            queries = self.segmenter.read(prompts, [*glimpse.values()], plates, self.reading, glimpse)
+            return self._both_ways(sample, chunk, [placed(query, prompts) for query in queries], ids), Answer()
         # Whatever kind of region is shown, it comes as a filled mask.
         reading = replace(self.reading, outlined=sample.prompt == "mask")
-        return ask(self.segmenter, task_of(sample), prompts, glimpse, plates, reading)
+        query, answer = ask(self.segmenter, task_of(sample), prompts, [*glimpse.values()], plates, reading)
+        return self._follow(sample, chunk, query, ids), answer
+
+    def _both_ways(self, sample: Sample, chunk: Chunk, queries: Sequence[Query], ids: SegmentIds) -> Iterator[Found]:
+        """What a finder found, followed from the frames where it did, as a shot is cut by words."""
+        about, streams = self._about(sample, chunk, ids), []
+        for query in queries:
+            start = 0 if query.start is None else chunk.frames.index(query.start)
+            # The start frame is seen first, so that memory begins where the prompt is true.
+            backward = chunk.frames[start::-1] if start else ()
+            _, *before = followed(self._tracked(sample, query, backward), about) if backward else (None,)
+            forward = followed(self._tracked(sample, query, chunk.frames[start:]), about)
+            streams.append(chain(reversed(before), forward))
+        for parts in zip(*streams, strict=True):
+            yield gathered(parts)
+
+    def _tracked(
+        self, sample: Sample, query: Query, frames: Sequence[int], following: Following | None = None
+    ) -> Iterator[FrameResult]:
+        tracker = self.segmenter.track(query, chunk=CHUNK, following=following or Following())
+        return chain.from_iterable(tracker.step(_frames(sample, part)) for part in chunked(frames, CHUNK))
 
     def _follow(self, sample: Sample, chunk: Chunk, query: Query, ids: SegmentIds) -> Iterator[Found]:
         # What a window shows only the tracker can put back into the frame.
@@ -146,10 +170,12 @@ class Predictor:
         linked = close or (not self.reference and sample.media == "video" and self.benchmark.linked)
         ranked = self.benchmark.kind == "instance" and not close
         query = numbered(query, Kind.THINGS if ranked else Kind.OBJECT) if linked else unfollowed(query)
-        tracker = self.segmenter.track(query, chunk=CHUNK, following=RANKED if ranked else Following())
-        results = chain.from_iterable(tracker.step(_frames(sample, part)) for part in chunked(chunk.frames, CHUNK))
-        about = About(sample, self._geometry(sample), chunk, self.reference, self.benchmark.united, ids)
+        results = self._tracked(sample, query, chunk.frames, RANKED if ranked else None)
+        about = self._about(sample, chunk, ids)
         return (followed if linked else FINDERS[self._finder(sample)])(results, about)
+
+    def _about(self, sample: Sample, chunk: Chunk, ids: SegmentIds) -> About:
+        return About(sample, self._geometry(sample), chunk, self.reference, self.benchmark.united, ids)
 
     def _finder(self, sample: Sample) -> str:
         kind = TASKS[sample.task].postprocess
@@ -289,6 +315,14 @@ def followed(results: Results, about: About) -> Iterator[Found]:
         if there:
             masks = torch.stack([post.resize_back(seen.logits[None], about.geometry)[0] > 0 for seen in there])
         yield _found(result, masks, [int(seen.label) for seen in there], identity, [seen.score for seen in there])
+
+
+def gathered(parts: Sequence[Found]) -> Found:
+    """What several queries of one object each found on the same frame."""
+    masks, condition, scores = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("masks", "condition", "scores")
+    )
+    return Found(parts[0].frame, masks, condition, condition, scores)
 
 
 def semantic(results: Results, about: About) -> Iterator[Found]:

@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.tiny import FINDER, TINY, tiny_segmenter
 from tests.unit.evaluate.conftest import Miniature
 from x2roto.clip import Frame
 from x2roto.data.annotations import read_rgb
 from x2roto.data.layouts import LAYOUTS
 from x2roto.data.sample import Category, FrameTruth, Sample
+from x2roto.engine.model.finder import Found as Sought
 from x2roto.engine.model.segmentor import Prediction
 from x2roto.engine.postprocess import Geometry
 from x2roto.engine.segmenter import Reading, Segmenter
@@ -146,6 +148,56 @@ def test_the_reference_shows_an_object_anew_in_each_chunk(
     for chunk in chunks:
         (region,) = chunk.targets
         np.testing.assert_array_equal(region, sample.truth(chunk.frames[0]).masks[0])
+
+
+# ---- words of a model with a finder ------------------------------------------------------------------------
+
+
+def seeker(monkeypatch: pytest.MonkeyPatch, presence: Sequence[float]) -> Segmenter:
+    """A model that is as sure as that of the middle of each frame, in the order in which it looks at them."""
+    memory = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
+    segmenter, sure = tiny_segmenter(memory=memory, room=2.0, finder=FINDER), iter(presence)
+
+    def find(pixels: Tensor, ids: Tensor, *_: Any, **__: Any) -> Sought:
+        masks = torch.full((len(ids), 16, 16), -8.0)
+        masks[:, 5:11, 5:11] = 8.0
+        return Sought(masks[:, ::2, ::2], masks, torch.full((len(ids),), next(sure)))
+
+    monkeypatch.setattr(segmenter.model, "find", find)
+    return segmenter
+
+
+def test_words_are_looked_for_and_followed_both_ways(miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = samples("ref_davis17", miniature)[0]
+    count = len(sample.frames)
+    segmenter = seeker(monkeypatch, [-3.0] * (count - 2) + [3.0, 1.0])
+    monkeypatch.setattr(predict, "CHUNK", 2)
+    seen: list[int] = []
+    frames_of = predict._frames
+    monkeypatch.setattr(predict, "_frames", lambda one, part: (seen.extend(part), frames_of(one, part))[1])
+    found = predicted(Predictor(segmenter, BENCHMARKS["ref_davis17"]), sample)
+    assert seen == [*range(count - 2, -1, -1), count - 2, count - 1]
+    assert [each.frame for each in found] == list(range(count))
+    assert [each.place for each in found] == list(range(count))
+    assert found[count - 2].masks.any()
+    for each in found:
+        assert each.masks.shape[1:] == sample.size
+        assert not each.condition.any()
+
+
+def test_words_that_are_found_nowhere_give_no_mask(miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = samples("ref_davis17", miniature)[0]
+    segmenter = seeker(monkeypatch, [-3.0] * len(sample.frames))
+    found = predicted(Predictor(segmenter, BENCHMARKS["ref_davis17"]), sample)
+    assert [each.frame for each in found] == list(range(len(sample.frames)))
+    assert not any(len(each.masks) for each in found)
+
+
+def test_several_phrases_keep_their_places(miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = replace(samples("refcoco", miniature)[0], targets=("a dog", "a cat"))
+    (found,) = predicted(Predictor(seeker(monkeypatch, [3.0, 3.0]), BENCHMARKS["refcoco"]), sample)
+    assert sorted(found.condition) == [0, 1]
+    assert found.masks.shape == (2, *sample.size)
 
 
 # ---- what is asked ----------------------------------------------------------------------------------------
