@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -14,6 +15,7 @@ from x2roto.job import EngineSpec
 # GB that CUDA, its libraries and their kernels hold of a card beside what torch hands out: on an H200 a run held to
 # 8 by torch took 10.0 of the card.
 BESIDE = 2.5
+MOST_THREADS = 4
 
 
 def load(spec: EngineSpec) -> Segmenter:
@@ -29,7 +31,23 @@ def load(spec: EngineSpec) -> Segmenter:
     automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
     with device_memory(device, "the model"):
         dtype = automatic if spec.dtype == "auto" else getattr(torch, spec.dtype)
-        return load_segmenter(spec.model, device, dtype, spec.quality, limit)
+        segmenter = load_segmenter(spec.model, device, dtype, spec.quality, limit)
+    if device.type == "cpu" and segmenter.model.outliner is not None:
+        torch.set_num_threads(small_share(all_threads()))
+    return segmenter
+
+
+def small_share(threads: int) -> int:
+    """How many threads of torch's a small network is given: its operations are too small to be shared out among many,
+    which then wait for each other, the longer the busier the machine is; and plates are read and mattes written
+    beside it."""
+    return min(max(1, threads // 2), MOST_THREADS)
+
+
+@cache
+def all_threads() -> int:
+    """As many as torch had when first asked."""
+    return torch.get_num_threads()
 
 
 def torch_share(gigabytes: float) -> float:

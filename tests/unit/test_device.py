@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from x2roto.device import limit_memory, load, torch_share
+from x2roto.device import limit_memory, load, small_share, torch_share
 from x2roto.job import EngineSpec
 
 
@@ -36,11 +36,17 @@ def test_a_job_s_limit_is_for_all_that_it_holds(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr("x2roto.device.limit_memory", lambda _, gigabytes: limits.append(gigabytes))
-    monkeypatch.setattr("x2roto.device.load_segmenter", lambda *spec: asked.append(spec[-1]))
+    large = SimpleNamespace(model=SimpleNamespace(outliner=None))
+    monkeypatch.setattr("x2roto.device.load_segmenter", lambda *spec: (asked.append(spec[-1]), large)[1])
     load(EngineSpec(device="cuda", max_vram=8))
     load(EngineSpec(device="cpu", max_vram=8))
     assert limits == [5.5]
     assert asked == [5.5, None]
+
+
+@pytest.mark.parametrize(("threads", "share"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 4)])
+def test_a_small_network_leaves_threads_to_others(threads: int, share: int) -> None:
+    assert small_share(threads) == share
 
 
 @pytest.mark.gpu

@@ -305,6 +305,39 @@ def test_a_picture_that_stands_in_for_another_leaves_no_trace(segmenter: Segment
     assert tracker.state.trace is before
 
 
+def test_alone_an_outliner_asks_the_network_for_the_first_frame_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    both, alone = made(OUTLINER), made(replace(OUTLINER, alone=True))
+    (query,) = alone.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+    first, *_ = both.track(query).step(FRAMES[:1])
+    tracker = alone.track(query)
+    (same,) = tracker.step(FRAMES[:1])
+    assert torch.equal(same.seen[0].logits, first.seen[0].logits)
+    remembered = tracker.state.memory
+    monkeypatch.setattr(alone.model.segmentor, "encoder", None)
+    later = list(tracker.step(FRAMES[1:]))
+    assert [result.frame.index for result in later] == [1, 2, 3]
+    assert tracker.state.memory == replace(remembered, step=remembered.step + 3)
+    for result in later:
+        (seen,), drawn = result.seen, result.prediction.mask_logits_bqhw
+        assert drawn.shape == (1, 1, 16, 16)
+        assert seen.presence == pytest.approx(float(drawn.max().sigmoid()))
+        assert seen.present == bool((drawn > 0).any())
+
+
+def test_what_an_outliner_draws_nowhere_is_not_there() -> None:
+    segmenter = made(replace(OUTLINER, alone=True))
+    assert segmenter.model.outliner is not None
+    (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
+    tracker = segmenter.track(query)
+    list(tracker.step(FRAMES[:1]))
+    nn.init.zeros_(segmenter.model.outliner.draw.weight)
+    nn.init.constant_(segmenter.model.outliner.draw.bias, -3.0)
+    (later,) = tracker.step(FRAMES[1:2])
+    assert not later.seen[0].present
+    assert later.seen[0].presence == pytest.approx(float(torch.tensor(-3.0).sigmoid()))
+    assert (later.seen[0].logits <= 0).all()
+
+
 def test_absent_cells_stay_empty(segmenter: Segmenter) -> None:
     (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
     first, *_ = segmenter.track(query).step(FRAMES)

@@ -215,6 +215,7 @@ def test_outlines_may_go_on_finer_with_the_same_weights() -> None:
     assert changed.config == replace(model.config, outliner=replace(OUTLINER, side=96))
     assert all(torch.equal(changed.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     assert _changed(changed, Initial()) is changed
+    assert _changed(changed, Initial(outline_alone=True)).config.outliner == replace(OUTLINER, side=96, alone=True)
 
 
 def test_an_outliner_with_more_blocks_draws_the_same_at_first() -> None:

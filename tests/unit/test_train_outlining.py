@@ -98,6 +98,18 @@ def test_windows_may_be_seen_finer_than_all_else() -> None:
     assert {each.shape for row in drawings for each in row} == {torch.Size([2, 24, 24])}
 
 
+def test_an_outliner_that_is_to_draw_alone_is_shown_the_network_s_mask_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlining, "ALONE", 0.0)
+    stage, shown = OutlinerStage(model(), LOSSES).eval(), batch(sample(), sample(seed=1))
+    asked = stage._own(shown, 2)
+    stage.model.config = replace(CONFIG, outliner=replace(OUTLINER, alone=True))
+    once = stage._own(shown, 2)
+    assert once.shape == asked.shape
+    torch.testing.assert_close(once[0], asked[0])
+    assert asked[1:].flatten(1).any(1).all()
+    assert not once[1:].any()
+
+
 def test_squares_at_another_side_show_the_same() -> None:
     frames = torch.zeros(2, 1, 96, 96, 3, dtype=torch.uint8)
     frames[1, :, :48, :, 0] = 200

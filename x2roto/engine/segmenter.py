@@ -210,7 +210,7 @@ class Segmenter:
         """A short digest of the weights and of how they run: the conditions and memory of a shot fit only the model
         that made them."""
         config, outliner = self.model.config, self.model.outliner
-        sizes = torch.tensor([config.image_size, config.memory.pooled, config.outliner.side])
+        sizes = torch.tensor([config.image_size, config.memory.pooled, config.outliner.side, config.outliner.alone])
         outlines = {} if outliner is None else outliner.state_dict(prefix="outliner.")
         return shot.digest({**self.model.segmentor.decoder.state_dict(), **outlines, "sizes": sizes})
 

@@ -78,13 +78,18 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What of a frame is known before memory is read. `windows`, `squares`: where each set looks, and what it sees
-    there, uint8 (S, S, 3); empty where all see the whole frame. `sight`: what the outliner sees there."""
+    """What of a frame is known before memory is read. `features`: None where the outliner draws alone. `windows`,
+    `squares`: where each set looks, and what it sees there, uint8 (S, S, 3); empty where all see the whole frame.
+    `sight`: what the outliner sees there."""
 
-    features: FrameFeatures
+    features: FrameFeatures | None
     windows: Sequence[Window] = ()
     squares: Sequence[Tensor] = ()
     sight: Sight | None = None
+
+    def to(self, device: torch.device) -> Self:
+        """The same with its features there."""
+        return self if self.features is None else replace(self, features=self.features.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,27 +229,28 @@ class Tracker:
         windows = self._windows(frames[0], state)
         with self._attention():
             if windows:
-                found = self._encode_windows(frames[0], windows, first=state.memory.empty)
+                found = self._encode_windows(frames[0], windows, state)
             else:
                 found = self._encode_frames(frames, self._without_memory(frames, state.memory))
         host = torch.device("cpu")
-        return [replace(each, features=each.features.to(host)) for each in found] if self.budget.offload else found
+        return [each.to(host) for each in found] if self.budget.offload else found
 
     def _attention(self) -> AbstractContextManager[None]:
         model = self.segmenter.model
         return fast_attention(model.device, model.dtype, model.config.dim)
 
-    def _encode_windows(self, frame: Frame, windows: Sequence[Window], *, first: bool) -> list[Encoded]:
-        model = self.segmenter.model
+    def _encode_windows(self, frame: Frame, windows: Sequence[Window], state: ShotState) -> list[Encoded]:
+        model, outliner = self.segmenter.model, self.segmenter.model.config.outliner
         shown = [window.crop(frame.rgb) for window in windows]
         squares = self.segmenter.squares(shown)
         pixels = self.segmenter.normalised(squares)
-        pyramid = model.segmentor.encoder(pixels).levels_bchw
-        sight = None
+        features = sight = None
         if model.outliner is not None:
-            side = model.config.outliner.side
+            side = outliner.side
             sight = model.look(self.segmenter.normalised(self.segmenter.squares(shown, side)) if side else pixels)
-        features = model.segmentor.features(pyramid, first=first)
+        if not (outliner.alone and state.trace is not None):
+            pyramid = model.segmentor.encoder(pixels).levels_bchw
+            features = model.segmentor.features(pyramid, first=state.memory.empty)
         return [Encoded(features, windows, tuple(squares), sight)]
 
     def _encode_frames(self, frames: Sequence[Frame], first: int) -> list[Encoded]:
@@ -281,13 +287,18 @@ class Tracker:
     def _draw(self, frame: Frame, encoded: Encoded, state: ShotState) -> Drawn:
         """All that the network says of a frame, and what it remembers. Asks a GPU nothing that must be waited for."""
         model, memory = self.segmenter.model, state.memory
-        features = encoded.features.to(model.device)
+        features = encoded.to(model.device).features
         bins = [colour_bins(square) for square in encoded.squares] if model.config.palette or encoded.sight else []
         with self._attention():
-            recorded = self._recorded(features, state)
-            step = recorded(features, memory) if recorded else self._step(features, encoded, bins, state)
+            if features is None:
+                step = self._redrawn(encoded, bins, state)
+            elif recorded := self._recorded(features, state):
+                step = recorded(features, memory)
+            else:
+                step = self._step(features, encoded, bins, state)
         # A picture that stands in for a damaged one says nothing of the shot: nothing of it is kept.
-        after = memory.pass_over() if frame.held else memory.remember(step.maps_bchw)
+        kept = step.maps_bchw and not frame.held
+        after = memory.remember(step.maps_bchw) if kept else memory.pass_over()
         ready = None if self._stream is None else self._stream.record_event()
         return Drawn(frame, encoded, bins, step.prediction, step.queries_bqc, after, ready)
 
@@ -309,12 +320,21 @@ class Tracker:
         coloured = replace(plain, mask_logits_bqhw=self._coloured(plain, bins, bounds, state))
         own = prediction = self._corrected(coloured, bounds, state)
         if encoded.sight is not None:
-            drawn = self._outlined(coloured, encoded, encoded.sight, bins, state)[:, None]
+            drawn = self._outlined(coloured.best(), encoded, encoded.sight, bins, state)[:, None]
             outlines = replace(coloured, mask_logits_bqhw=drawn.expand(-1, plain.mask_logits_bqhw.shape[1], -1, -1))
             prediction = self._corrected(outlines, bounds, state)
         # The network remembers its own masks and not the outlines: it learnt from those, and two that err each in
         # their own way find each other's losses again (0.56 for 0.45, `docs/nano.md`).
         return Stepped(prediction, decoded.queries_bqc, model.segmentor.memory_maps(features, own))
+
+    def _redrawn(self, encoded: Encoded, bins: Sequence[Tensor], state: ShotState) -> Stepped:
+        """A frame as the outliner draws it alone: an object is there as surely as the surest of its places is."""
+        assert encoded.sight is not None
+        drawn = self._outlined(torch.zeros_like(encoded.sight.fine[:, 0]), encoded, encoded.sight, bins, state)
+        sure = drawn.flatten(1).amax(1)
+        classes = torch.stack([sure, torch.zeros_like(sure)], dim=-1)[:, None]
+        queries = sure.new_zeros(len(sure), 1, self.segmenter.model.config.dim)
+        return Stepped(Prediction(drawn[:, None], classes), queries, ())
 
     @torch.inference_mode()
     def _settle(self, drawn: Drawn) -> tuple[FrameResult, ShotState]:
@@ -359,14 +379,16 @@ class Tracker:
         return Prediction(masks, classes)
 
     def _outlined(
-        self, prediction: Prediction, encoded: Encoded, sight: Sight, bins: Sequence[Tensor], state: ShotState
+        self, own_ghw: Tensor, encoded: Encoded, sight: Sight, bins: Sequence[Tensor], state: ShotState
     ) -> Tensor:
-        """Logits (G, h, w) of the object each set asks for, as the outliner draws it."""
+        """Logits (G, h, w) of the object each set asks for, as the outliner draws it. `own_ghw`: the network's."""
         outliner = self.segmenter.model.outliner
         assert outliner is not None
-        own = prediction.best().to(outliner.trust.dtype)
-        drawn = [targets[0].drawn for targets in self.query.targets]
-        prompt = torch.stack([own[row].sigmoid() if each is None else each for row, each in enumerate(drawn)])
+        own = own_ghw.to(outliner.trust.dtype)
+        prompt = own
+        if state.trace is None:
+            drawn = [targets[0].drawn for targets in self.query.targets]
+            prompt = torch.stack([own[row].sigmoid() if each is None else each for row, each in enumerate(drawn)])
         edges = _edges(encoded.windows, own.device)
         return outlined(outliner, sight, own, bins, state.trace, state.palettes, edges, prompt)[-1]
 

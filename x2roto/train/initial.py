@@ -121,6 +121,7 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
         dim=config.outliner.dim or initial.outliner,
         side=initial.outline_side or config.outliner.side,
         blocks=initial.outline_blocks or config.outliner.blocks,
+        alone=config.outliner.alone or initial.outline_alone,
     )
     config = replace(config, image_size=side, memory=memory, decoder=decoder, finder=finder, outliner=outliner)
     if config == model.config:

@@ -92,14 +92,17 @@ class OutlinerStage(JointStage):
 
     @torch.no_grad()
     def _own(self, batch: Batch, count: int) -> Tensor:
-        """The network's own logits (T, B, h, w), as sure of themselves as is drawn."""
+        """The network's own logits (T, B, h, w), as sure of themselves as is drawn; 0 where it is not asked."""
         assert batch.frames is not None
         generator = torch.Generator().manual_seed(batch.seeds[0])
         side, length = self.model.config.image_size // STRIDE, len(batch.targets)
         if torch.rand((), generator=generator) < ALONE:
             return torch.zeros(length, count, side, side, device=self.model.device)
         sure = UNSURE + (1 - UNSURE) * torch.rand(count, 1, 1, generator=generator)
-        return torch.stack(list(self._masks(batch))) * sure.to(self.model.device)
+        if self.model.config.outliner.alone:
+            batch = replace(batch, frames=batch.frames[:1])
+        asked = torch.stack(list(self._masks(batch))) * sure.to(self.model.device)
+        return F.pad(asked, (0, 0, 0, 0, 0, 0, 0, length - len(asked)))
 
     def _masks(self, batch: Batch) -> Iterator[Tensor]:
         text, frames = batch.text, batch.frames

@@ -105,12 +105,14 @@ class FinderConfig:
 class OutlinerConfig:
     """What draws the outlines of objects with the finder's eyes (`model/outliner.py`). `dim` 0: nothing, as released.
     `tokens`: width of what is compared. `side`: of the square that the eyes see of a window, 0 for the mask
-    encoder's; outlines are drawn on a quarter of it."""
+    encoder's; outlines are drawn on a quarter of it. `alone`: after an object's first frame it draws without the
+    network's masks, which then nobody asks for."""
 
     dim: int = 0
     tokens: int = 64
     blocks: int = 3
     side: int = 0
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

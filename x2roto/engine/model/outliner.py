@@ -93,11 +93,10 @@ class Outliner(nn.Module):
         # The object's first, so that both sides are read where they lie.
         inside = cover_bn > 0.5
         order = inside.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
-        like = one @ other.gather(1, order[..., None].expand_as(other)).mT
+        like = (sharpness * one) @ other.gather(1, order[..., None].expand_as(other)).mT
         sides = [rows.tensor_split([count], dim=-1) for rows, count in zip(like, inside.sum(1).tolist(), strict=True)]
-        likest = torch.stack([torch.stack([_most(side) for side in both]) for both in sides])
-        weight = (sharpness * (like - likest.detach().amax(1)[..., None])).exp()
-        share = (weight @ cover_bn.gather(1, order)[..., None])[..., 0] / weight.sum(-1)
+        likest = torch.stack([torch.stack([_most(side) for side in both]) for both in sides]) / sharpness
+        share = (like.softmax(-1) @ cover_bn.gather(1, order)[..., None])[..., 0]
         return torch.cat([2 * share[:, None] - 1, likest.clamp(min=LEAST)], dim=1).unflatten(-1, sight.grid)
 
     def forward(self, sight: Sight, own_bhw: Tensor, fields_bkhw: Tensor, likeness_bkhw: Tensor) -> Tensor:
