@@ -157,6 +157,26 @@ def test_a_checkpoint_converts_as_the_released_one_does(tmp_path: Path) -> None:
         torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
 
 
+def test_a_finished_model_may_be_a_blend_of_what_was_learnt_and_what_it_began_with(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    settings = replace(settings, run=replace(settings.run, blend=0.25, store="float32"))
+    trainer = Trainer(settings)
+    began = {name: tensor.clone() for name, tensor in trainer.stage.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in trainer.stage.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    now = trainer.stage.model.state_dict()
+    learnt = {name for name, tensor in now.items() if not torch.equal(tensor, began[name])}
+    trainer.finish()
+    finished = trainer.stage.model.state_dict()
+    assert learnt
+    for name, tensor in began.items():
+        torch.testing.assert_close(finished[name], tensor + 0.25 * (name in learnt))
+    # A run is the same whatever becomes of it in the end.
+    assert replace(settings, run=replace(settings.run, blend=1.0)).digest() == settings.digest()
+
+
 def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(tmp_path)
     trainer = Trainer(settings)

@@ -148,6 +148,8 @@ class Run:
     `precision` "bf16": autocast; parameters stay float32, but those of the language model that do not learn are
     bfloat16 unless sharded. `checkpointing`: recompute activations in the backward pass. `sharding` "fsdp":
     parameters, gradients and optimiser state are spread over the processes; otherwise every process holds all.
+    `blend`: share of what was learnt in the finished model, the rest being what the run began with (arXiv 2109.01903:
+    what half of both has learnt of new material it keeps, and forgets less of the old).
     """
 
     seed: int = 0
@@ -159,6 +161,7 @@ class Run:
     keep: int = 2
     log_every: int = 10
     validate_every: int = 2000
+    blend: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,7 @@ class TrainConfig:
         """Equal for configs that give the same training; where and how often it reports does not count."""
         values = asdict(self)
         del values["out"], values["validation"], values["licences"], values["batches"]["workers"]
-        for free in ("store", "save_every", "keep", "log_every", "validate_every"):
+        for free in ("store", "save_every", "keep", "log_every", "validate_every", "blend"):
             del values["run"][free]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -271,7 +274,7 @@ def _check_ranges(sections: Mapping[str, Any], path: Path) -> None:
         },
         "optimiser": {"epochs": 1, "rate": 0, "clip_norm": 0},
         "language": {"rank": 1},
-        "run": {"keep": 1},
+        "run": {"keep": 1, "blend": 0},
         "losses": {"points": 0, "stride": 1, "oversample": 1},
     }
     for section, bounds in least.items():

@@ -124,6 +124,7 @@ class Trainer:
         torch.manual_seed(config.run.seed + self.accelerator.process_index)
         self.stage, wrapped = self.accelerator.prepare(stage, optimiser)
         self.learner = Learner(self.stage, wrapped.optimizer, self.accelerator)
+        self._began = [each.detach().clone() for each in self._learning()] if config.run.blend < 1 else None
         self.per_epoch = count_micro_batches(self.feed.sources, self.accelerator.num_processes)
         self.total = config.optimiser.steps or config.optimiser.epochs * self.per_epoch
         found = checkpoint.restore(config.out, self.learner, config.digest())
@@ -273,8 +274,19 @@ class Trainer:
         """Write a checkpoint; every process must call."""
         checkpoint.save(self.config.out, self.learner, self.position, self.config.run.keep)
 
+    def _learning(self) -> Iterator[nn.Parameter]:
+        return (each for each in self.stage.parameters() if each.requires_grad)
+
+    @torch.no_grad()
+    def _blend(self) -> None:
+        """Mix what was learnt with what the run began with."""
+        if self._began is not None:
+            for learnt, began in zip(self._learning(), self._began, strict=True):
+                learnt.lerp_(began, 1 - self.config.run.blend)
+
     def finish(self) -> None:
-        """Write what the run is for; every process must call."""
+        """Write what the run is for; every process must call. Nothing is learnt after that."""
+        self._blend()
         if self.config.stage == "segmentor":
             checkpoint.write_segmentor(self.learner, self.config.out)
             return
