@@ -31,7 +31,6 @@ from x2roto.errors import PromptError
 from x2roto.evaluate.asking import Answer, Targets, ask, numbered, placed, prompts_of, task_of, unfollowed
 from x2roto.evaluate.benchmarks import Benchmark, Cut, Mode
 from x2roto.passes import chunked
-from x2roto.prompt import Question, Text
 
 # Least score of the instances of a class that are listed: average precision weighs them by their scores.
 RANKED = Following(presence=0.1)
@@ -106,11 +105,11 @@ class Predictor:
         ids = SegmentIds(sample)
         for chunk in self.chunks(sample):
             try:
-                results, answer = self._answered(sample, chunk, ids)
+                queries, answer = self._ask(sample, chunk)
             except PromptError as error:
                 yield Failed(chunk.frames, chunk.number, str(error))
                 continue
-            for place, found in enumerate(results, chunk.start):
+            for place, found in enumerate(self._follow(sample, chunk, queries, ids), chunk.start):
                 yield replace(found, place=place, chunk=chunk.number, answer=answer)
 
     def chunks(self, sample: Sample) -> Iterator[Chunk]:
@@ -131,19 +130,24 @@ class Predictor:
             return [tuple(range(len(sample.frames)))]
         return cut_frames(sample, self.benchmark.cut)
 
-    def _answered(self, sample: Sample, chunk: Chunk, ids: SegmentIds) -> tuple[Iterator[Found], Answer]:
+    def _ask(self, sample: Sample, chunk: Chunk) -> tuple[Sequence[Query], Answer]:
+        """One query for all that is asked, or where a finder looks for words those that follow what it found."""
         first = chunk.frames[0]
         pictures = {index: read_rgb(sample.frames[index], sample.size) for index in {*chunk.glimpse, first}}
         prompts = prompts_of(sample, chunk.targets, first)
         glimpse: dict[int | None, Rgb] = {index: pictures[index] for index in chunk.glimpse}
         plates = {None: pictures[first], first: pictures[first]}
-        if self.segmenter.model.finder is not None and isinstance(prompts[0], Text | Question):
+        if self._seeks(sample):
             queries = self.segmenter.read(prompts, [*glimpse.values()], plates, self.reading, glimpse)
-            return self._both_ways(sample, chunk, [placed(query, prompts) for query in queries], ids), Answer()
+            return [placed(query, prompts) for query in queries], Answer()
         # Whatever kind of region is shown, it comes as a filled mask.
         reading = replace(self.reading, outlined=sample.prompt == "mask")
         query, answer = ask(self.segmenter, task_of(sample), prompts, [*glimpse.values()], plates, reading)
-        return self._follow(sample, chunk, query, ids), answer
+        return [query], answer
+
+    def _seeks(self, sample: Sample) -> bool:
+        """Whether a finder looks for what the sample asks by words."""
+        return self.segmenter.model.finder is not None and TASKS[sample.task].postprocess == "referring"
 
     def _both_ways(self, sample: Sample, chunk: Chunk, queries: Sequence[Query], ids: SegmentIds) -> Iterator[Found]:
         """What a finder found, followed from the frames where it did, as a shot is cut by words."""
@@ -164,7 +168,10 @@ class Predictor:
         tracker = self.segmenter.track(query, chunk=CHUNK, following=following or Following())
         return chain.from_iterable(tracker.step(_frames(sample, part)) for part in chunked(frames, CHUNK))
 
-    def _follow(self, sample: Sample, chunk: Chunk, query: Query, ids: SegmentIds) -> Iterator[Found]:
+    def _follow(self, sample: Sample, chunk: Chunk, queries: Sequence[Query], ids: SegmentIds) -> Iterator[Found]:
+        if self._seeks(sample):
+            return self._both_ways(sample, chunk, queries, ids)
+        (query,) = queries
         # What a window shows only the tracker can put back into the frame.
         close = bool(query.windows)
         linked = close or (not self.reference and sample.media == "video" and self.benchmark.linked)
