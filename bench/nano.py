@@ -29,6 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from x2roto.clip import Frame, spread
 from x2roto.engine.model import pixel_decoder
+from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model.mask_decoder import ClassPredictor, MaskDecoder
 from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.engine.shot import Query
@@ -36,6 +37,7 @@ from x2roto.engine.tracker import FrameResult
 from x2roto.evaluate.metrics.boundary import boundary_accuracy, region_similarity
 from x2roto.evaluate.metrics.tracking import IdentitySwitches
 from x2roto.matte import Refine
+from x2roto.passes import both_ways
 from x2roto.prompt import Box, Classes, MaskPrompt, Points, Prompt, Question, Text
 from x2roto.refine import alpha_from_logits
 from x2roto.train.footage import Material, Shape, film
@@ -84,16 +86,11 @@ def trackers(
     plates: dict[int | None, Any] = {None: frames[0], 0: frames[0]}
     queries = segmenter.read(prompts, glimpse, plates, looked=dict(zip(looked, glimpse, strict=True)))
     shots = [Frame(index, Fraction(index), rgb) for index, rgb in enumerate(frames)]
-    return [both_ways(segmenter, query, shots) for query in queries]
+    return [tracked(segmenter, query, shots) for query in queries]
 
 
-def both_ways(segmenter: Segmenter, query: Query, shots: Sequence[Frame]) -> Iterator[FrameResult]:
-    """A query followed backward and forward from its frame, in frame order."""
-    start = query.start or 0
-    if start:
-        _, *before = segmenter.track(query).step(shots[start::-1])
-        yield from reversed(before)
-    yield from segmenter.track(query).step(shots[start:])
+def tracked(segmenter: Segmenter, query: Query, shots: Sequence[Frame]) -> Iterator[FrameResult]:
+    return both_ways(lambda part: segmenter.track(query).step(part), shots, query.start or 0)
 
 
 def matte(logits: torch.Tensor, rgb: NDArray[np.uint8], edge: str) -> Masks:
@@ -265,7 +262,7 @@ def lessened(segmenter: Segmenter, parts: Sequence[str]) -> Segmenter:
         elif part == "outliner":
             model.outliner = None
         elif part == "alone":
-            model.config = replace(model.config, outliner=replace(model.config.outliner, alone=False))
+            model.config = always_asked(model.config)
         elif (named := getattr(segmentor, part)) is None:
             raise typer.BadParameter(f"{model.config.name} has no {part}", param_hint="--without")
         else:
@@ -370,7 +367,7 @@ def speed(
     segmenter, clip = load_segmenter(model), next(clips(footage, limit))
     ways: dict[str, Callable[[], AbstractContextManager[None]]] = {
         "reference's order": lambda: reference_order(segmenter),
-        "the network on every frame": lambda: always_asked(segmenter),
+        "the network on every frame": lambda: whole_network(segmenter),
         "ours": nullcontext,
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -397,11 +394,16 @@ def speed(
     show("where ours spends its time", {name: {"ms per frame": 1e3 * each} for name, each in shares.items()})
 
 
-@contextmanager
-def always_asked(segmenter: Segmenter) -> Iterator[None]:
+def always_asked(config: ModelConfig) -> ModelConfig:
     """The whole network on every frame, where an outliner may draw alone."""
+    return replace(config, outliner=replace(config.outliner, alone=False))
+
+
+@contextmanager
+def whole_network(segmenter: Segmenter) -> Iterator[None]:
+    """The same for a while."""
     model, config = segmenter.model, segmenter.model.config
-    model.config = replace(config, outliner=replace(config.outliner, alone=False))
+    model.config = always_asked(config)
     try:
         yield
     finally:
@@ -426,7 +428,7 @@ def reference_order(segmenter: Segmenter) -> Iterator[None]:
     pixel_decoder.sample_in_bags = pixel_decoder.sample_on_grids
     MaskDecoder.forward = forward  # type: ignore[method-assign]
     try:
-        with always_asked(segmenter), sdpa_kernel(SDPBackend.MATH):
+        with whole_network(segmenter), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         pixel_decoder.sample_in_bags, MaskDecoder.forward = bags, plain  # type: ignore[method-assign]

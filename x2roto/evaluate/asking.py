@@ -7,14 +7,15 @@ one wording of questions. A data set fixes all of these itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 
 import numpy as np
 from numpy.typing import NDArray
 
 from x2roto.data.sample import Sample
-from x2roto.engine.identity import Kind
+from x2roto.engine.identity import Kind, Target
 from x2roto.engine.segmenter import Reading, Rgb, Segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START, TASKS, Task
@@ -82,24 +83,18 @@ def prompts_of(sample: Sample, targets: Targets, frame: int) -> tuple[Prompt, ..
 
 def numbered(query: Query, kind: Kind) -> Query:
     """The query with targets of that kind, named by the numbers of their conditions."""
-    return replace(
-        query,
-        targets=tuple(
-            tuple(replace(target, name=str(place), kind=kind) for place, target in enumerate(targets))
-            for targets in query.targets
-        ),
-    )
+    return _retargeted(query, lambda place, target: replace(target, name=str(place), kind=kind))
 
 
 def placed(query: Query, prompts: Sequence[Prompt]) -> Query:
     """The query of some of the prompts with targets named by the numbers of these, as `numbered`."""
     places = {slug(prompt.name): str(place) for place, prompt in enumerate(prompts)}
-    return replace(
-        query,
-        targets=tuple(
-            tuple(replace(target, name=places[target.name]) for target in targets) for targets in query.targets
-        ),
-    )
+    return _retargeted(query, lambda _, target: replace(target, name=places[target.name]))
+
+
+def _retargeted(query: Query, change: Callable[[int, Target], Target]) -> Query:
+    """The query with what becomes of each target and its place among those of its set."""
+    return replace(query, targets=tuple(tuple(starmap(change, enumerate(targets))) for targets in query.targets))
 
 
 def unfollowed(query: Query) -> Query:

@@ -26,11 +26,11 @@ from x2roto.engine.identity import Following, Kind
 from x2roto.engine.segmenter import READING, Reading, Rgb, Segmenter
 from x2roto.engine.shot import Query
 from x2roto.engine.tasks import TASKS
-from x2roto.engine.tracker import FrameResult
+from x2roto.engine.tracker import FOLLOWING, FrameResult
 from x2roto.errors import PromptError
 from x2roto.evaluate.asking import Answer, Targets, ask, numbered, placed, prompts_of, task_of, unfollowed
 from x2roto.evaluate.benchmarks import Benchmark, Cut, Mode
-from x2roto.passes import chunked
+from x2roto.passes import both_ways, chunked
 
 # Least score of the instances of a class that are listed: average precision weighs them by their scores.
 RANKED = Following(presence=0.1)
@@ -151,21 +151,20 @@ class Predictor:
 
     def _both_ways(self, sample: Sample, chunk: Chunk, queries: Sequence[Query], ids: SegmentIds) -> Iterator[Found]:
         """What a finder found, followed from the frames where it did, as a shot is cut by words."""
-        about, streams = self._about(sample, chunk, ids), []
-        for query in queries:
+        about = self._about(sample, chunk, ids)
+
+        def stream(query: Query) -> Iterator[Found]:
             start = 0 if query.start is None else chunk.frames.index(query.start)
-            # The start frame is seen first, so that memory begins where the prompt is true.
-            backward = chunk.frames[start::-1] if start else ()
-            _, *before = followed(self._tracked(sample, query, backward), about) if backward else (None,)
-            forward = followed(self._tracked(sample, query, chunk.frames[start:]), about)
-            streams.append(chain(reversed(before), forward))
-        for parts in zip(*streams, strict=True):
-            yield gathered(parts)
+            return both_ways(
+                lambda frames: followed(self._tracked(sample, query, frames), about), chunk.frames, start
+            )
+
+        yield from map(gathered, zip(*map(stream, queries), strict=True))
 
     def _tracked(
-        self, sample: Sample, query: Query, frames: Sequence[int], following: Following | None = None
+        self, sample: Sample, query: Query, frames: Sequence[int], following: Following = FOLLOWING
     ) -> Iterator[FrameResult]:
-        tracker = self.segmenter.track(query, chunk=CHUNK, following=following or Following())
+        tracker = self.segmenter.track(query, chunk=CHUNK, following=following)
         return chain.from_iterable(tracker.step(_frames(sample, part)) for part in chunked(frames, CHUNK))
 
     def _follow(self, sample: Sample, chunk: Chunk, queries: Sequence[Query], ids: SegmentIds) -> Iterator[Found]:
@@ -177,7 +176,7 @@ class Predictor:
         linked = close or (not self.reference and sample.media == "video" and self.benchmark.linked)
         ranked = self.benchmark.kind == "instance" and not close
         query = numbered(query, Kind.THINGS if ranked else Kind.OBJECT) if linked else unfollowed(query)
-        results = self._tracked(sample, query, chunk.frames, RANKED if ranked else None)
+        results = self._tracked(sample, query, chunk.frames, RANKED if ranked else FOLLOWING)
         about = self._about(sample, chunk, ids)
         return (followed if linked else FINDERS[self._finder(sample)])(results, about)
 

@@ -148,8 +148,8 @@ class Run:
     `precision` "bf16": autocast; parameters stay float32, but those of the language model that do not learn are
     bfloat16 unless sharded. `checkpointing`: recompute activations in the backward pass. `sharding` "fsdp":
     parameters, gradients and optimiser state are spread over the processes; otherwise every process holds all.
-    `blend`: share of what was learnt in the finished model, the rest being what the run began with (arXiv 2109.01903:
-    what half of both has learnt of new material it keeps, and forgets less of the old).
+    `blend`: share of what was learnt in the finished model's parameters, the rest being what the run began with, so
+    that less of that is forgotten (arXiv 2109.01903).
     """
 
     seed: int = 0
