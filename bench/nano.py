@@ -84,8 +84,7 @@ def trackers(
     looked = spread(GLIMPSE, range(len(frames)))
     glimpse = [frames[index] for index in looked]
     plates: dict[int | None, Any] = {None: frames[0], 0: frames[0]}
-    others = {index: frames[index] for index in segmenter.moving_frames(prompts, looked, len(frames))}
-    queries = segmenter.read(prompts, glimpse, plates, looked=dict(zip(looked, glimpse, strict=True)), others=others)
+    queries = segmenter.read(prompts, glimpse, plates, looked=dict(zip(looked, glimpse, strict=True)))
     shots = [Frame(index, Fraction(index), rgb) for index, rgb in enumerate(frames)]
     return [tracked(segmenter, query, shots) for query in queries]
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from x2roto.clip import ClipInfo, Colour, FrameRange
+from x2roto.clip import ClipInfo, FrameRange
 from x2roto.color import network_rgb
 from x2roto.device import device_memory
 from x2roto.engine import shot as shots
@@ -96,18 +96,18 @@ class Cutter:
         if not seen:
             raise PromptError("the frames to cut begin too late in the pipe: let it begin closer to them")
         drawn_on = [index for index in segmenter.prompt_frames(shot.prompts) if index is not None]
-        plates: dict[int | None, NDArray[Any]] = dict(_plates(source, drawn_on, colour))
+        ranges = [FrameRange(index, index + 1) for index in sorted(drawn_on)]
+        plates: dict[int | None, NDArray[Any]] = {}
+        if ranges:
+            plates = {frame.index: network_rgb(frame.rgb, colour) for frame in source.frames(ranges)}
         glimpse = [network_rgb(frame.rgb, colour) for frame in seen]
         engine = job.engine
         reading = Reading(seed=engine.seed, presence=engine.presence, instances=engine.instances)
         # What a pipe has given is gone: words there are followed from the first frame on.
         looked: dict[int | None, NDArray[Any]] = {}
-        others: dict[int | None, NDArray[Any]] = {}
         if shot.info.frame_count is not None:
             looked = {frame.index: rgb for frame, rgb in zip(seen, glimpse, strict=True) if not frame.held}
-            moving = segmenter.moving_frames(shot.prompts, [frame.index for frame in seen], shot.info.frame_count)
-            others = dict(_plates(source, moving, colour))
-        queries = segmenter.read(shot.prompts, glimpse, plates, reading, looked, others)
+        queries = segmenter.read(shot.prompts, glimpse, plates, reading, looked)
         passes = [
             Pass(segmenter, query, shot.first, job.engine, work / f"back-{number}")
             for number, query in enumerate(queries)
@@ -191,14 +191,6 @@ class Cutter:
     def _best(self, values: Sequence[float]) -> list[float]:
         """The greatest value of each track; 0 where nothing was found to follow."""
         return [max((values[row] for row in rows), default=0.0) for rows in self._rows]
-
-
-def _plates(source: FrameSource, indices: Iterable[int], colour: Colour) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Frames by source index, as the network sees them."""
-    ranges = [FrameRange(index, index + 1) for index in sorted(indices)]
-    if ranges:
-        for frame in source.frames(ranges):
-            yield frame.index, network_rgb(frame.rgb, colour)
 
 
 def _with_found(tracks: Sequence[Track], labels: Sequence[str]) -> tuple[Track, ...]:

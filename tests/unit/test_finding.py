@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +10,10 @@ import torch
 
 from tests.tiny import FINDER, TINY, tiny_segmenter
 from x2roto.clip import Frame
-from x2roto.engine.finding import Sighting, beside, boxes, sightings
+from x2roto.engine.finding import Sighting, boxes, sightings
 from x2roto.engine.identity import Kind
 from x2roto.engine.model.finder import Found
-from x2roto.engine.segmenter import Reading, Rgb, Segmenter
+from x2roto.engine.segmenter import Reading, Segmenter
 from x2roto.engine.tracker import placed_side
 from x2roto.prompt import Box, Classes, Question, Text
 
@@ -32,15 +31,15 @@ def segmenter(monkeypatch: pytest.MonkeyPatch) -> Segmenter:
     segmenter = tiny_segmenter(memory=MEMORY, room=2.0, finder=FINDER)
 
     def find(
-        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, **_: object
+        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, together: int
     ) -> Found:
         means = torch.tensor([segmenter.pixels([rgb]).mean() for rgb in FRAMES])
-        frames = (pixels.mean((1, 2, 3))[:, None] - means).abs().argmin(1)
+        frame = int((means - pixels.mean()).abs().argmin())
         masks = torch.full((len(ids), 16, 16), -8.0)
         masks[:, 4:8, 8:12] = 9.0
         masks[:, 12:14, 2:5] = 8.0
         masks[:, 0, 15] = 8.0
-        return Found(masks[:, ::2, ::2], masks, torch.tensor(SURE)[frames][pictures])
+        return Found(masks[:, ::2, ::2], masks, torch.full((len(ids),), SURE[frame]))
 
     monkeypatch.setattr(segmenter.model, "find", find)
     return segmenter
@@ -71,7 +70,7 @@ def test_things_of_a_class_are_told_apart(segmenter: Segmenter) -> None:
 
 def test_what_is_of_one_class_is_of_no_other(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     def find(
-        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, **_: object
+        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, together: int
     ) -> Found:
         masks = torch.full((2, 16, 16), -8.0)
         masks[:, 4:8, 8:12] = torch.tensor([2.0, 8.0])[:, None, None]
@@ -96,37 +95,6 @@ def test_words_with_a_frame_are_looked_for_there(segmenter: Segmenter) -> None:
     assert segmenter.prompt_frames([replace(MAN, frame=3)]) == {3}
     (query,) = segmenter.read([replace(MAN, frame=3)], FRAMES, {3: FRAMES[3]}, looked=dict(enumerate(FRAMES)))
     assert query.start == 3
-
-
-def test_frames_that_show_how_things_move_are_seen_but_not_looked_for_in(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, called = segmenter.model.find, []
-
-    def listening(*given: torch.Tensor, times: Sequence[int], together: int) -> Found:
-        called.append((given[3].tolist(), list(times)))
-        return found(*given)
-
-    monkeypatch.setattr(segmenter.model, "find", listening)
-    others: dict[int | None, Rgb] = {14: FRAMES[2], 3: FRAMES[2]}
-    (query,) = segmenter.read([MAN], FRAMES, looked={10: FRAMES[0], 11: FRAMES[1]}, others=others)
-    assert query.start == 11 or query.absent
-    (query,) = segmenter.read([replace(MAN, frame=3)], FRAMES, {3: FRAMES[3]}, looked={2: FRAMES[2], 9: FRAMES[0]})
-    assert query.start == 3
-    assert called == [([1, 2], [3, 10, 11, 14]), ([1], [2, 3, 9])]
-
-
-def test_a_frame_that_is_alone_has_another_beside_it() -> None:
-    assert beside([0, 8, 16], 17) == []
-    assert beside([0, 9, 18], 19) == [4, 13, 14]
-    assert beside([0, 30], 100) == [4, 34]
-    assert beside([2], 4) == [0]
-    assert beside([0], 2) == beside([0], 1) == []
-    with_motion = tiny_segmenter(finder=replace(FINDER, motion=True))
-    assert with_motion.moving_frames([MAN], [0, 30], 100) == [4, 34]
-    assert with_motion.moving_frames([replace(MAN, frame=60)], [0, 30], 100) == [4, 34, 64]
-    assert with_motion.moving_frames([Box("man", 0, 0, 5, 5)], [0, 30], 100) == []
-    assert tiny_segmenter(finder=FINDER).moving_frames([MAN], [0, 30], 100) == []
 
 
 def test_what_is_seen_hardly_is_found_where_less_is_asked(segmenter: Segmenter) -> None:
@@ -158,10 +126,10 @@ def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, monkeypatch
     found = segmenter.model.find
 
     def listening(
-        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, **_: object
+        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, together: int
     ) -> Found:
         asked.extend(row[real] for row, real in zip(ids, valid, strict=True))
-        return found(pixels, ids, valid, pictures)
+        return found(pixels, ids, valid, pictures, together)
 
     monkeypatch.setattr(segmenter.model, "find", listening)
     segmenter.read([Classes("all", ("small dog", "cat"))], FRAMES)

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -183,28 +182,6 @@ def test_names_apart_are_told_of_everything_they_fit_and_of_some_that_are_nowher
         assert len(set(sample.targets)) == len(sample.targets) <= 12
     assert several > 20
     assert nowhere > 60
-
-
-def test_a_clip_is_asked_for_what_things_do_where_they_do_it_and_where_nothing_does() -> None:
-    deeds = ("moving", "leav", "enters", "coming", "stays")
-    done, idle = 0, 0
-    for text, there in _asked(ProceduralFootage(DRAWN, "refseg", Shape(32, 48, (5,), apart=8), seed=2)):
-        if any(deed in text for deed in deeds):
-            done, idle = done + there, idle + (not there)
-    assert done > 15
-    assert idle > 15
-    still = list(_asked(ProceduralFootage(DRAWN, "refseg", Shape(32, 48, (1,), apart=8), seed=2)))
-    assert not any(deed in text for text, _ in still for deed in deeds)
-    placed = [there for text, there in still if any(place in text for place in ("left", "right", "upper", "lower"))]
-    assert placed.count(True) > 15
-    assert placed.count(False) > 5
-
-
-def _asked(data: ProceduralFootage) -> Iterator[tuple[str, bool]]:
-    """What 30 samples ask for by words, and whether there is such a thing."""
-    for sample in (data[index] for index in range(30)):
-        assert sample.condition is not None
-        yield from ((str(text), number in sample.condition) for number, text in enumerate(sample.targets))
 
 
 def test_words_about_a_clip_may_be_asked_of_some_of_its_frames() -> None:

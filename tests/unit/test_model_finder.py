@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,8 +9,7 @@ import torch
 
 from tests.tiny import FINDER, TINY, tiny_model
 from x2roto.engine.model.config import FinderConfig
-from x2roto.engine.model.finder import GAP, MOST_WORDS, PACE, SWIFTEST, Found, movement
-from x2roto.engine.model.x2sam import X2SAM
+from x2roto.engine.model.finder import MOST_WORDS, Found
 from x2roto.engine.sizes import infer_sizes
 from x2roto.engine.weights import shapes_of
 
@@ -67,65 +65,6 @@ def test_a_long_phrase_loses_its_end() -> None:
     whole = find(PIXELS, ids, valid, picture)
     cut = find(PIXELS, ids[:, :MOST_WORDS], valid[:, :MOST_WORDS], picture)
     torch.testing.assert_close(whole.mask_phw, cut.mask_phw)
-
-
-def shifted(picture: torch.Tensor, right: int, down: int) -> torch.Tensor:
-    return picture.roll((down, right), (-2, -1))
-
-
-def moved(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """What is told of each cell of maps (C, h, w), (2, 10, h, w)."""
-    size = (first.shape[-2], first.shape[-1])
-    return movement(torch.stack([first, second])[:, None], (0, 1), size).mT.unflatten(-1, size)
-
-
-def test_a_thing_that_moves_is_seen_to_move_and_what_stays_to_stay() -> None:
-    background, thing = (torch.randn(48, 24, 24, generator=GENERATOR) for _ in range(2))
-    here = torch.zeros(24, 24)
-    here[8:14, 6:12] = 1
-    there = shifted(here, 3, -2)
-    first = background * (1 - here) + thing * here
-    second = background * (1 - there) + shifted(thing, 3, -2) * there
-    told = moved(first, second)
-    across, down = 3 / 24 * PACE, -2 / 24 * PACE
-    before, after = (mask.bool() for mask in (here, there))
-    to, back = told[0, :5], told[1, 5:]
-    for cells, mask in ((to, before), (back, after)):
-        # Clamped; most of the picture stays, so that the thing's own move is its whole move.
-        torch.testing.assert_close(cells[0][mask], torch.full((36,), min(across, SWIFTEST)), atol=0.1, rtol=0)
-        torch.testing.assert_close(cells[1][mask], torch.full((36,), down), atol=0.1, rtol=0)
-        torch.testing.assert_close(cells[2:4], cells[:2])
-        torch.testing.assert_close(cells[4][mask], torch.ones(36), atol=0.05, rtol=0)
-    still = ~(before | after)
-    assert told[0, :4][:, still].abs().max() < 0.1
-    assert not told[0, 5:].any()  # no moment before the first
-    assert not told[1, :5].any()
-
-
-def test_a_move_of_the_whole_picture_is_no_move_of_its_things() -> None:
-    first = torch.randn(48, 24, 24, generator=GENERATOR)
-    inner = moved(first, shifted(first, 1, 0))[0, :, 4:-4, 4:-4]
-    torch.testing.assert_close(inner[0], torch.full((16, 16), PACE / 24), atol=0.05, rtol=0)
-    assert inner[2].abs().max() < 0.1
-
-
-def find_moving(model: X2SAM, pixels: torch.Tensor, times: Sequence[int], picture: int) -> Found:
-    with torch.inference_mode():
-        return model.find(pixels, IDS[:1], VALID[:1], torch.tensor([picture]), times=times)
-
-
-def test_moments_far_apart_and_those_of_other_clips_tell_nothing() -> None:
-    model = tiny_model(config=replace(TINY, finder=replace(FINDER, motion=True)))
-    assert infer_sizes(model.config, shapes_of(model.state_dict())).finder.motion
-    others = PIXELS[[2, 1, 0]]
-    for step, told in ((GAP, True), (GAP + 1, False)):
-        times = (0, step, 2 * step)
-        one, other = (find_moving(model, pixels, times, 1).mask_phw for pixels in (PIXELS, others))
-        assert torch.allclose(one, other, atol=1e-5) != told
-    # Two clips of two moments: the pictures of one are 0 and 2, of the other 1 and 3.
-    both = find_moving(model, PIXELS[[0, 1, 2, 0]], (0, 1), 2)
-    one = find_moving(model, PIXELS[[0, 2]], (0, 1), 1)
-    torch.testing.assert_close(both.mask_phw, one.mask_phw, atol=1e-4, rtol=1e-4)
 
 
 def test_its_sizes_are_told_by_its_weights() -> None:

@@ -86,13 +86,6 @@ def test_seen_again_the_truth_moves_with_the_picture() -> None:
     assert again.known_phw.all()
 
 
-def test_a_clip_is_seen_from_one_place_throughout() -> None:
-    views = Views.drawn(2, seed=5, device=torch.device("cpu")).repeated(3)
-    for values in (views.edges, views.light):
-        assert torch.equal(values[0::2], values[:1].expand(3, -1))
-        assert not torch.equal(values[0], values[1])
-
-
 def test_other_light_keeps_the_order_of_values() -> None:
     pixels = torch.randn(3, 3, 4, 4)
     lit = Views.drawn(3, seed=1, device=pixels.device).lit(pixels)

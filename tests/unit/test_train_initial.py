@@ -249,19 +249,6 @@ def test_an_outliner_with_more_blocks_draws_the_same_at_first() -> None:
     assert any(parameter.any() for parameter in changed.outliner.blocks[-1].parameters())
 
 
-def test_a_finder_with_more_layers_and_motion_finds_the_same_at_first() -> None:
-    model = tiny_model(config=replace(TINY, finder=FINDER))
-    changed = _changed(model, Initial(finder_side=96, finder_layers=FINDER.layers + 1, finder_motion=True))
-    assert changed.config.finder == replace(FINDER, side=96, layers=FINDER.layers + 1, motion=True)
-    ids, valid = torch.arange(5)[None], torch.ones(1, 5, dtype=torch.bool)
-    before, after = (
-        each.find(noise(3, 3, 64, 64), ids, valid, torch.tensor([1]), times=(0, 1, 2)) for each in (model, changed)
-    )
-    torch.testing.assert_close(after.mask_phw, before.mask_phw)
-    torch.testing.assert_close(after.presence_p, before.presence_p)
-    assert _changed(changed, Initial()) is changed
-
-
 def test_a_model_may_do_without_what_it_learnt_with() -> None:
     memory = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, carry=2)
     model = tiny_model(config=replace(TINY, memory=memory, decoder=replace(TINY.decoder, reading=2)))

@@ -1,12 +1,12 @@
 """Where in a clip words fit best, for models with a finder (`model/finder.py`).
 
-Each phrase is looked for on some frames, and things are seen to move from one of them to the next. What is found on
-the best of them is then followed, both ways in time, as if a person had drawn a box around it there.
+Each phrase is looked for on some frames, each by itself. What is found on the best of them is then followed, both
+ways in time, as if a person had drawn a box around it there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from x2roto.engine.identity import EMPTY, mean_coverage
-from x2roto.engine.model.finder import GAP, padded
+from x2roto.engine.model.finder import padded
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START
 from x2roto.prompt import Box
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 SPECK = 0.1
 # A cell is in where it is so sure, as a share of the surest; found on clips of seeds that nothing else uses.
 SURE = 0.3
-STEP = 4  # frames from one that is alone to the one that shows how things move
 # Phrases looked for at once; each takes some megabytes.
 TOGETHER = 16
 
@@ -44,28 +43,18 @@ class Sighting:
     score: float
 
 
-def beside(indices: Iterable[int], count: int) -> list[int]:
-    """Of a clip of so many frames, those that show how things move to or from each of these that is alone."""
-    known = set(indices)
-    alone = [index for index in known if not any(0 < abs(index - other) <= GAP for other in known)]
-    shown = {index + STEP if index + STEP < count else max(index - STEP, 0) for index in alone}
-    return sorted(shown - known)
-
-
 def sightings(
-    segmenter: Segmenter,
-    phrases: Sequence[str],
-    looked: Mapping[int | None, Rgb],
-    others: Mapping[int | None, Rgb] | None = None,
-    *,
-    apart: bool = False,
+    segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb], *, apart: bool = False
 ) -> list[Sighting]:
-    """Each phrase on the frame, of those `looked` at by source index, where it is seen best. `others` only show how
-    things move. `apart`: they are classes, and what is of one is of no other."""
+    """Each phrase on the frame, of those `looked` at by source index, where it is seen best. `apart`: they are
+    classes, and what is of one is of no other."""
+    ids, valid = _spelt(segmenter, phrases)
     best: list[Sighting | None] = [None] * len(phrases)
-    for index, masks, presence in zip(looked, *_found(segmenter, phrases, looked, others or {}), strict=True):
-        told = _surest(masks, presence) if apart else masks
-        for number, (mask, there) in enumerate(zip(told, presence.tolist(), strict=True)):
+    for index, rgb in looked.items():
+        masks, presence = _found(segmenter, ids, valid, rgb)
+        if apart:
+            masks = _surest(masks, presence)
+        for number, (mask, there) in enumerate(zip(masks, presence.tolist(), strict=True)):
             score, before = there * mean_coverage(mask), best[number]
             if before is None or score > before.score:
                 best[number] = Sighting(index, mask, there, score)
@@ -80,27 +69,11 @@ def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor
     return ids.to(segmenter.device), valid.to(segmenter.device)
 
 
-def _found(
-    segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb], others: Mapping[int | None, Rgb]
-) -> tuple[Tensor, Tensor]:
-    """Mask logits (T, P, h, w) of all phrases on each frame looked at, and how sure it is (T, P) that each is there,
-    in [0, 1]."""
-    ids, valid = _spelt(segmenter, phrases)
-    known = {**others, **looked}
-    frames = dict(sorted(known.items(), key=lambda item: item[0] or 0))
-    places = {index: place for place, index in enumerate(frames)}
-    pixels = segmenter.normalised(segmenter.squares([*frames.values()], segmenter.model.config.finder.side))
-    asked = torch.tensor([places[index] for index in looked], device=ids.device)
-    found = segmenter.model.find(
-        pixels,
-        ids.repeat(len(asked), 1),
-        valid.repeat(len(asked), 1),
-        asked.repeat_interleave(len(ids)),
-        times=[index or 0 for index in frames],
-        together=TOGETHER,
-    )
-    masks, presence = (each.float().unflatten(0, (len(asked), -1)) for each in (found.mask_phw, found.presence_p))
-    return masks, presence.sigmoid()
+def _found(segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb) -> tuple[Tensor, Tensor]:
+    """Mask logits (P, h, w) of all phrases on a frame, and how sure it is (P,) that each is there, in [0, 1]."""
+    picture = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+    found = segmenter.model.find(segmenter.pixels([rgb]), ids, valid, picture, together=TOGETHER)
+    return found.mask_phw.float(), found.presence_p.float().sigmoid()
 
 
 def _surest(masks_phw: Tensor, presence_p: Tensor) -> Tensor:

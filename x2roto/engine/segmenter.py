@@ -5,7 +5,7 @@ It knows no clip and keeps no state: the same segmenter serves many shots, and e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
-from x2roto.engine.finding import beside, boxes, sightings
+from x2roto.engine.finding import boxes, sightings
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
 from x2roto.engine.model.region_sampler import cell_cover, draw_points
@@ -79,7 +79,6 @@ class Reading:
 
 
 READING = Reading()
-_WORDS = Text | Question | Classes  # what a finder looks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +122,6 @@ class Segmenter:
         wanted = Region if self.model.finder is None else Region | Text
         return {prompt.frame for prompt in prompts if isinstance(prompt, wanted)}
 
-    def moving_frames(self, prompts: Sequence[Prompt], looked: Iterable[int], count: int) -> list[int]:
-        """Source indices of a clip of so many frames that tell `read`, where it looks for words, how things move."""
-        finder = self.model.finder
-        if finder is None or finder.motion is None or not any(isinstance(each, _WORDS) for each in prompts):
-            return []
-        starts = {each.frame for each in prompts if isinstance(each, Text) and each.frame is not None}
-        return beside({*looked, *starts}, count)
-
     def read(
         self,
         prompts: Sequence[Prompt],
@@ -138,7 +129,6 @@ class Segmenter:
         plates: Mapping[int | None, Rgb] | None = None,
         reading: Reading = READING,
         looked: Mapping[int | None, Rgb] | None = None,
-        others: Mapping[int | None, Rgb] | None = None,
     ) -> tuple[Query, ...]:
         """What to follow, from prompts of any kinds: one query per frame that prompts start on, first things first.
 
@@ -148,8 +138,7 @@ class Segmenter:
         query then run as one batch. A model that remembers region prompts reads each by itself.
 
         A model with a finder looks for words on the frames `looked` at, by source index, and follows what they mean
-        from where it is seen best; by default that is the first of the glimpse alone. `others` only show how things
-        move there (`moving_frames`).
+        from where it is seen best; by default that is the first of the glimpse alone.
 
         Raises PromptError for prompts that cannot be used or that the model answers without a mask, DeviceMemoryError
         when the language model does not fit.
@@ -162,9 +151,8 @@ class Segmenter:
             words = 1 if config.decoder.reading else JOINED
             asked: list[Query] = []
             for request in requests(prompts, seen.media, regions=regions, words=words):
-                if self.model.finder is not None and isinstance(request.prompts[0], _WORDS):
-                    around = looked or {None: glimpse[0]}
-                    asked.extend(self._find(request, seen, plates, reading, around, others or {}))
+                if self.model.finder is not None and isinstance(request.prompts[0], Text | Question | Classes):
+                    asked.extend(self._find(request, seen, plates, reading, looked or {None: glimpse[0]}))
                 else:
                     asked.append(self._ask(request, seen, plates, reading)[0])
         alike: dict[tuple[int | None, bool, bool, bool], list[Query]] = {}
@@ -302,16 +290,14 @@ class Segmenter:
         plates: Mapping[int | None, Rgb],
         reading: Reading,
         looked: Mapping[int | None, Rgb],
-        others: Mapping[int | None, Rgb],
     ) -> Iterator[Query]:
         """What to follow of words: each thing that they are found to mean, as if a box had been drawn around it."""
         if request.start is not None:
-            others = {**others, **{index: rgb for index, rgb in looked.items() if index is not None}}
             looked = {request.start: plates[request.start]}
         words = wordings(request.prompts)
         targets = self._targets(request.prompts, (), close=True, outlined=False)
         classes = isinstance(request.prompts[0], Classes)
-        for target, sighting in zip(targets, sightings(self, words, looked, others, apart=classes), strict=True):
+        for target, sighting in zip(targets, sightings(self, words, looked, apart=classes), strict=True):
             apart = target.kind is Kind.THINGS
             height, width = looked[sighting.index].shape[:2]
             found = boxes(sighting, width, height, apart=apart) if sighting.presence >= reading.presence else []

@@ -167,7 +167,6 @@ def _finder(config: FinderConfig, weights: _Weights) -> FinderConfig:
         layers=weights.count("finder.layers."),
         text_layers=weights.count("finder.words.layers."),
         feedforward=weights.size("finder.layers.0.linear1.weight", 0),
-        motion="finder.motion.says.weight" in weights.shapes,
         widths=tuple(weights.size(f"finder.eyes.laterals.{stage}.weight", 1) for stage in range(len(config.widths))),
     )
 

@@ -30,11 +30,10 @@ class Initial:
 
     `model`: a model folder, complete; `image_size`: another side of the square that its mask encoder sees from now
     on, 0 for its own; `anchored` and `reading`: as `ModelConfig` has them, from now on; what is new is drawn so that
-    it changes nothing yet. `finder`: width of a finder; `finder_side`,
-    `finder_layers`, `finder_motion`: `side`, `layers` and `motion` of `FinderConfig` from now on. `outliner`: width
-    of an outliner; `outline_side`, `outline_blocks`, `outline_alone`: `side`, `blocks` and `alone` of
-    `OutlinerConfig` from now on. New layers, blocks and motion change nothing yet. `plain`: `carry` and `reading` are
-    left out from now on.
+    it changes nothing yet. `finder`: width of a finder; `outliner`: width of an outliner; `outline_side`: as
+    `OutlinerConfig.side`, from now on; `outline_blocks`: as `OutlinerConfig.blocks`, from now on, of which new
+    ones change nothing yet; `outline_alone`: as `OutlinerConfig.alone`. `plain`: `carry` and `reading` are left out
+    from now on.
 
     Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the folder of SAM 2.1 as `transformers` has it;
     `segmentor`, the weights of a stage "segmentor" run, taken by name and shape. `tokenizer`: the folder of
@@ -48,9 +47,6 @@ class Initial:
     anchored: bool = False
     reading: int = 0
     finder: int = 0
-    finder_side: int = 0
-    finder_layers: int = 0
-    finder_motion: bool = False
     outliner: int = 0
     outline_side: int = 0
     outline_blocks: int = 0

@@ -58,14 +58,12 @@ class FinderStage(nn.Module):
 def sought(model: X2SAM, batch: Batch, losses: Losses, *, learn: bool) -> StepLosses | Answers:
     """The losses of a batch of pictures and phrases; without `learn`, what is found."""
     assert batch.frames is not None
-    moments, clips = batch.frames.shape[:2]
     pixels, views = preprocess.normalise(batch.frames.flatten(0, 1)), None
     if batch.take:
-        # A clip is seen from the same place in the same light throughout.
-        views = Views.drawn(clips, batch.seeds[0], pixels.device).repeated(moments)
+        views = Views.drawn(len(pixels), batch.seeds[0], pixels.device)
         pixels = views.lit(views.cropped(pixels))
     asked = phrases(batch, views)
-    found = model.find(pixels, asked.ids_pl, asked.valid_pl, asked.pictures_p, times=range(moments))
+    found = model.find(pixels, asked.ids_pl, asked.valid_pl, asked.pictures_p)
     return found_losses(found, asked, losses) if learn else _answers(found, len(batch.targets))
 
 
@@ -85,10 +83,6 @@ class Views:
         light = 2 * torch.rand(count, 2, generator=generator) - 1
         light = torch.stack([(CONTRAST * light[:, 0]).exp(), BRIGHTNESS * light[:, 1]], dim=1)
         return cls(torch.cat([corners, sides], dim=1).to(device), light.to(device))
-
-    def repeated(self, moments: int) -> Self:
-        """The same views at each of so many moments, time first."""
-        return type(self)(self.edges.repeat(moments, 1), self.light.repeat(moments, 1))
 
     def of(self, pictures: Tensor) -> Self:
         """The views of some of the pictures, by their numbers."""

@@ -20,7 +20,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 
 from x2roto.engine.convert import SPECIAL_TOKENS
-from x2roto.engine.model.finder import Layer, Motion
 from x2roto.engine.model.language import LanguageModel
 from x2roto.engine.model.mask_decoder import DecoderLayer, MaskDecoder, PackedAttention
 from x2roto.engine.model.memory_attention import Carry
@@ -116,13 +115,7 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
     )
     decoder = replace(config.decoder, reading=0 if initial.plain else config.decoder.reading or initial.reading)
     side = initial.image_size or config.image_size
-    finder = replace(
-        config.finder,
-        dim=config.finder.dim or initial.finder,
-        side=initial.finder_side or config.finder.side,
-        layers=initial.finder_layers or config.finder.layers,
-        motion=config.finder.motion or initial.finder_motion,
-    )
+    finder = replace(config.finder, dim=config.finder.dim or initial.finder)
     outliner = replace(
         config.outliner,
         dim=config.outliner.dim or initial.outliner,
@@ -143,16 +136,12 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
     return changed
 
 
-def _new_parts(model: X2SAM, changed: X2SAM) -> Iterator[Carry | WordReading | Block | Layer | Motion]:
+def _new_parts(model: X2SAM, changed: X2SAM) -> Iterator[Carry | WordReading | Block]:
     """What stands in the way of others, so that it must change nothing at first."""
     for name in ("match", "reading"):
         part = getattr(changed.segmentor, name)
         if part is not None and getattr(model.segmentor, name) is None:
             yield part
-    if model.finder is not None and changed.finder is not None:
-        yield from cast(Iterable[Layer], changed.finder.layers[len(model.finder.layers) :])
-        if changed.finder.motion is not None and model.finder.motion is None:
-            yield changed.finder.motion
     if model.outliner is not None and changed.outliner is not None:
         yield from cast(Iterable[Block], changed.outliner.blocks[len(model.outliner.blocks) :])
 

@@ -117,7 +117,7 @@ class Trainer:
         stage, reader = (self._segmentor(), None) if config.stage == "segmentor" else self._whole()
         self.model_config = stage.model.config
         close = self.model_config.outliner.side if config.stage in ("outliner", "sight") else 0
-        self.prepare = Preparer(self._whole_side(), reader, close)
+        self.prepare = Preparer(self.model_config.image_size, reader, close)
         halve_frozen(stage, config)
         optimiser = torch.optim.AdamW(parameter_groups(stage, config), **adamw(config))
         # Draws from here on differ by process; those before gave every process the same network.
@@ -129,11 +129,6 @@ class Trainer:
         self.total = config.optimiser.steps or config.optimiser.epochs * self.per_epoch
         found = checkpoint.restore(config.out, self.learner, config.digest())
         self.position = found or Position(0, 0, 0, config.digest())
-
-    def _whole_side(self) -> int:
-        """Of the squares in which frames are seen."""
-        found = self.model_config.finder.side if self.config.stage in ("finder", "sight") else 0
-        return found or self.model_config.image_size
 
     def _segmentor(self) -> StageNetwork:
         model = initial.initial_segmentor(self.config, self.accelerator.device)

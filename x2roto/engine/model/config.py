@@ -89,16 +89,13 @@ class RegionConfig:
 
 @dataclass(frozen=True, slots=True)
 class FinderConfig:
-    """What finds words in a picture before they are followed (`model/finder.py`). `dim` 0: nothing, as released.
-    `side`: of the square that its eyes see of a frame, 0 for the mask encoder's. `motion`: it sees things move."""
+    """What finds words in a picture before they are followed (`model/finder.py`). `dim` 0: nothing, as released."""
 
     dim: int = 0
     heads: int = 4
     layers: int = 2
     text_layers: int = 2
     feedforward: int = 192
-    side: int = 0
-    motion: bool = False
     # Channels and residual blocks of the eyes at strides 4, 8, 16 and 32.
     widths: tuple[int, ...] = (48, 96, 160, 176)
     blocks: tuple[int, ...] = (1, 2, 2, 1)

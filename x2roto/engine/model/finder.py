@@ -3,8 +3,7 @@
 In X2SAM words reach the masks through the language model and the queries, which takes millions of phrases to learn.
 A finder has eyes of its own, which learn nothing but names: cells of the picture whose features are like a phrase
 (open-vocabulary, as CLIP, arXiv 2103.00020), then a few transformer layers over cells and words for what a name does
-not tell (which of several, where, how large, which way it moves). What it finds is followed as if somebody had
-outlined it.
+not tell (which of several, where, how large). What it finds is followed as if somebody had outlined it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +22,6 @@ from x2roto.engine.model.encodings import sine_tokens
 
 MOST_WORDS = 48  # tokens of a phrase; what is longer loses its end
 FINE = 24  # channels in which a phrase's mask is drawn
-# How cells of two moments are compared: a cosine's weight, and how far a thing may be expected to move, in sides of
-# the frame. By these the eyes' maps as they are tell the way that things of procedural clips move 99 times of 100.
-SHARP, REACH = 40.0, 0.25
-# What is known of a move: across and down in the picture, the same less what most of the picture does, and how alike
-# the likest cell is.
-MOVES = 5
-GAP = 8  # frames; between moments further apart nothing is seen to move
-PACE = 20.0  # what a move across the frame counts; most moves of one frame are then below 1
-SWIFTEST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +47,8 @@ class Finder(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-4.0))
         self.cells = nn.Conv2d(dim, dim, 1)
         self.likeness = nn.Linear(1, dim)
-        self.motion = Motion(dim) if config.motion else None
         self.film = nn.Linear(dim, 2 * dim)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(_layer(config) for _ in range(config.layers))
         self.layer_norm = nn.LayerNorm(dim)
         self.presence = nn.Linear(dim, 1)
         self.fine = nn.Conv2d(dim, FINE, 1)
@@ -71,44 +59,23 @@ class Finder(nn.Module):
         self.mask = nn.Conv2d(FINE, 1, 1)
 
     def forward(
-        self,
-        pixels_bchw: Tensor,
-        words_plw: Tensor,
-        valid_pl: Tensor,
-        pictures_p: Tensor,
-        *,
-        times: Sequence[int] = (0,),
-        together: int = 0,
+        self, pixels_bchw: Tensor, words_plw: Tensor, valid_pl: Tensor, pictures_p: Tensor, together: int = 0
     ) -> Found:
-        """`pixels_bchw`: normalised pictures, of clips all first ones, then all second ones and so on; `times`, in
-        frames, is when each of these moments is. `words_plw`: embeddings of each phrase's tokens, as far as
-        `valid_pl` says. `pictures_p`: which picture each phrase is about. `together`: most phrases at once, 0 for
-        all; the pictures are looked at once."""
+        """`pixels_bchw`: normalised pictures. `words_plw`: embeddings of each phrase's tokens, as far as `valid_pl`
+        says. `pictures_p`: which picture each phrase is about. `together`: most phrases at once, 0 for all; the
+        pictures are looked at once."""
         levels, size = self.eyes(pixels_bchw), together or len(words_plw)
-        moves = self._moves(levels, times)
         split = zip(words_plw.split(size), valid_pl.split(size), pictures_p.split(size), strict=True)
-        parts = [self._found(levels, moves, *part) for part in split]
+        parts = [self._found(levels, *part) for part in split]
         return Found(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Found)))
 
-    def _moves(self, levels_bchw: tuple[Tensor, ...], times: Sequence[int]) -> Tensor | None:
-        _, middle, coarse = levels_bchw
-        if self.motion is None or len(times) == 1:
-            return None
-        return movement(middle.unflatten(0, (len(times), -1)), times, (coarse.shape[-2], coarse.shape[-1]))
-
     def _found(
-        self,
-        levels_bchw: tuple[Tensor, ...],
-        moves_bnk: Tensor | None,
-        words_plw: Tensor,
-        valid_pl: Tensor,
-        pictures_p: Tensor,
+        self, levels_bchw: tuple[Tensor, ...], words_plw: Tensor, valid_pl: Tensor, pictures_p: Tensor
     ) -> Found:
         finest, middle, coarse = levels_bchw
         tokens, phrases = self.words(words_plw, valid_pl)
         match = self._match(middle, phrases, pictures_p)
-        moves = None if moves_bnk is None else moves_bnk[pictures_p]
-        read, presence = self._read(coarse, match, moves, tokens, phrases, valid_pl, pictures_p)
+        read, presence = self._read(coarse, match, tokens, phrases, valid_pl, pictures_p)
         size = finest.shape[-2:]
         meant = F.interpolate(self.meant(read).movedim(-1, 1), size, mode="bilinear", align_corners=False)
         liked = F.interpolate(match[:, None], size, mode="bilinear", align_corners=False)
@@ -124,7 +91,6 @@ class Finder(nn.Module):
         self,
         level_bchw: Tensor,
         match_phw: Tensor,
-        moves_pnk: Tensor | None,
         tokens_plc: Tensor,
         phrases_pc: Tensor,
         valid_pl: Tensor,
@@ -137,79 +103,13 @@ class Finder(nn.Module):
         scale, shift = self.film(phrases_pc)[:, None].chunk(2, dim=-1)
         cells = self.cells(level_bchw).flatten(2).mT[pictures_p] * (1 + scale) + shift
         cells = cells + places + self.likeness(liked / 4)
-        if self.motion is not None and moves_pnk is not None:
-            cells = cells + self.motion(moves_pnk, phrases_pc)
         sequence = torch.cat([phrases_pc[:, None], tokens_plc, cells], dim=1)
-        read = torch.ones(len(cells), 1 + cells.shape[1], dtype=torch.bool, device=cells.device)
-        unread = ~torch.cat([read[:, :1], valid_pl, read[:, 1:]], dim=1)
+        known = torch.ones(len(cells), 1 + cells.shape[1], dtype=torch.bool, device=cells.device)
+        unread = ~torch.cat([known[:, :1], valid_pl, known[:, 1:]], dim=1)
         for layer in self.layers:
             sequence = layer(sequence, src_key_padding_mask=unread)
         sequence = self.layer_norm(sequence)
         return sequence[:, -cells.shape[1] :].unflatten(1, (height, width)), self.presence(sequence[:, 0])[:, 0]
-
-
-class Motion(nn.Module):
-    """What moves say of cells, in themselves and by how they fit a phrase."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.says = nn.Linear(2 * MOVES, dim)
-        self.wanted = nn.Linear(dim, 2 * MOVES)
-        self.fits = nn.Linear(1, dim)
-
-    def silence(self) -> None:
-        """Let it change nothing until it has learnt."""
-        for last in (self.says, self.fits):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-
-    def forward(self, moves_pnk: Tensor, phrases_pc: Tensor) -> Tensor:
-        """(P, cells, C)."""
-        fit = moves_pnk @ self.wanted(phrases_pc)[..., None]
-        said: Tensor = self.says(moves_pnk) + self.fits(fit)
-        return said
-
-
-@torch.no_grad()
-def movement(maps_tbchw: Tensor, times: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """How what each cell of a grid of `size` shows moves, to the next moment and from the last, (T B, cells, 10); 0
-    where no other moment is within `GAP`.
-
-    Where it is in the other moment is a softmax over all cells, by how alike the eyes' maps are, less what all cells
-    of a picture have in common, and by how near they are.
-    """
-    told = maps_tbchw.new_zeros(len(maps_tbchw), 2, maps_tbchw.shape[1], MOVES, *maps_tbchw.shape[-2:])
-    for moment, (time, following) in enumerate(pairwise(times)):
-        if following - time <= GAP:
-            told[moment, 0], told[moment + 1, 1] = _moves(*maps_tbchw[moment : moment + 2].float())
-    return F.adaptive_avg_pool2d(told.transpose(1, 2).flatten(2, 3).flatten(0, 1), size).flatten(2).mT
-
-
-def _moves(one_bchw: Tensor, next_bchw: Tensor) -> tuple[Tensor, Tensor]:
-    """Of two moments, how cells (B, 5, h, w) of the first move to the next, and those of the next from the first."""
-    height, width = one_bchw.shape[-2:]
-    places = _places(height, width, one_bchw.device)
-    both = (each - each.mean((2, 3), keepdim=True) for each in (one_bchw, next_bchw))
-    one, other = (F.normalize(each, dim=1).flatten(2) for each in both)
-    alike = one.mT @ other
-    logits = SHARP * alike - (torch.cdist(places, places) / REACH).square()
-    to = logits.softmax(-1) @ places - places
-    back = places - logits.softmax(-2).mT @ places
-    told = (_told(to, alike.amax(-1)), _told(back, alike.amax(-2)))
-    return told[0].unflatten(-1, (height, width)), told[1].unflatten(-1, (height, width))
-
-
-def _told(moves_bn2: Tensor, likest_bn: Tensor) -> Tensor:
-    """(B, 5, n)."""
-    own = moves_bn2 - moves_bn2.median(dim=1, keepdim=True).values
-    paces = (PACE * torch.cat([moves_bn2, own], dim=-1)).clamp(-SWIFTEST, SWIFTEST)
-    return torch.cat([paces, likest_bn[..., None]], dim=-1).mT
-
-
-def _places(height: int, width: int, device: torch.device) -> Tensor:
-    """Where cells are, (cells, 2), across and down, in sides of the frame."""
-    down, across = ((torch.arange(size, device=device) + 0.5) / size for size in (height, width))
-    return torch.stack([across.repeat(height), down.repeat_interleave(width)], dim=1)
 
 
 class Eyes(nn.Module):
@@ -277,7 +177,7 @@ class WordEncoder(nn.Module):
         self.project = nn.Linear(word_dim, config.dim)
         self.norm = nn.LayerNorm(config.dim)
         self.places = nn.Parameter(torch.randn(MOST_WORDS, config.dim) * 0.5)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.text_layers))
+        self.layers = nn.ModuleList(_layer(config) for _ in range(config.text_layers))
 
     def forward(self, words_plw: Tensor, valid_pl: Tensor) -> tuple[Tensor, Tensor]:
         """(P, L, C) and (P, C)."""
@@ -295,22 +195,13 @@ def padded(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return rows, torch.arange(rows.shape[1], device=rows.device) < lengths[:, None]
 
 
-class Layer(nn.TransformerEncoderLayer):
-    """Attention and two linear maps, each normalised first."""
-
-    def __init__(self, config: FinderConfig) -> None:
-        super().__init__(
-            config.dim,
-            config.heads,
-            config.feedforward,
-            dropout=0.0,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-
-    def silence(self) -> None:
-        """Let it change nothing until it has learnt."""
-        for last in (self.self_attn.out_proj, self.linear2):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+def _layer(config: FinderConfig) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(
+        config.dim,
+        config.heads,
+        config.feedforward,
+        dropout=0.0,
+        activation="gelu",
+        batch_first=True,
+        norm_first=True,
+    )

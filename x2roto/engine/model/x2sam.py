@@ -6,8 +6,6 @@ the language model's under `vlm.` as `transformers` names them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -37,21 +35,14 @@ class X2SAM(nn.Module):
         self.outliner = Outliner(config.outliner, config.finder.dim) if config.outliner.dim else None
 
     def find(
-        self,
-        pixels_bchw: Tensor,
-        ids_pl: Tensor,
-        valid_pl: Tensor,
-        pictures_p: Tensor,
-        *,
-        times: Sequence[int] = (0,),
-        together: int = 0,
+        self, pixels_bchw: Tensor, ids_pl: Tensor, valid_pl: Tensor, pictures_p: Tensor, together: int = 0
     ) -> Found:
         """What phrases of token ids (P, L), as far as `valid_pl` says, mean in those of the pictures (B, 3, S, S)
-        that they are about; `times` and `together` as `Finder` takes them."""
+        that they are about; `together` as `Finder` takes it."""
         assert self.finder is not None
         ids, valid = ids_pl[:, :MOST_WORDS], valid_pl[:, :MOST_WORDS]
         words = self.vlm.get_input_embeddings()(ids)
-        return self.finder(pixels_bchw, words, valid, pictures_p, times=times, together=together)
+        return self.finder(pixels_bchw, words, valid, pictures_p, together)
 
     def look(self, pixels_bchw: Tensor) -> Sight:
         """What the outliner sees of windows (B, 3, S, S)."""

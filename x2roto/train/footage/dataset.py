@@ -5,7 +5,7 @@ An index is a seed: reading it twice gives the same sample, whatever was read be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, zip_longest
 from typing import Literal
@@ -165,29 +165,10 @@ def _thinned(sample: ClipSample, kept: Sequence[int]) -> ClipSample:
 
 
 def _referring(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
-    said, absent = clip.language.expressions, clip.language.absent
-    if not shape.apart:
-        return _phrases(clip, "refseg", said, absent, rng, shape)
-    told = [each for each in clip.language.events if each.actors]
-    idle = [each for each in clip.language.events if not each.actors]
-    vain = [Expression(text, ()) for text in _in_vain(clip, rng)]
-    # As many of each kind, though most things neither come nor go.
-    others = [group[k] for group in (absent, idle, vain) for k in rng.permutation(len(group))[: shape.apart]]
-    return _many(clip, "refseg", said, others, rng, shape.apart, told)
-
-
-def _in_vain(clip: FilmedClip, rng: np.random.Generator) -> Iterator[str]:
-    """What others would be asked for, half of it as one of several or by what it does."""
-    places = _PLACES if clip.scene.frames == 1 else (*_PLACES, *_WAYS)
-    for name in clip.rivals:
-        yield f"the {name}" if rng.random() < 0.5 else str(rng.choice(places)).format(name)
-
-
-_PLACES = (
-    "the left {}", "the {} on the left", "the right {}", "the {} on the right", "the upper {}", "the lower {}",
-    "the largest {}", "the smallest {}", "the biggest {}", "the {} in the middle",
-)  # fmt: skip
-_WAYS = ("the {} moving to the left", "the {} moving to the right", "the {} moving up", "the {} moving down")
+    absent = clip.language.absent
+    if shape.apart:
+        absent = (*absent, *(Expression(f"the {name}", ()) for name in clip.rivals))
+    return _phrases(clip, "refseg", clip.language.expressions, absent, rng, shape)
 
 
 def _reasoning(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
@@ -226,15 +207,12 @@ def _many(
     absent: Sequence[Expression],
     rng: np.random.Generator,
     most: int,
-    told: Sequence[Expression] = (),
 ) -> ClipSample | None:
-    """Words for one thing after the other and round again, and some for things that are not there. `told`: words of
-    which up to half are, before all others."""
+    """Words for one thing after the other and round again, and some for things that are not there."""
     about: dict[tuple[int, ...], list[Expression]] = {}
     for k in rng.permutation(len(said)):
         about.setdefault(said[k].actors, []).append(said[k])
-    first = [told[k] for k in rng.permutation(len(told))[: most // 2]]
-    turns = [*first, *(e for round_ in zip_longest(*about.values()) for e in round_ if e not in (None, *first))]
+    turns = [e for round_ in zip_longest(*about.values()) for e in round_ if e is not None]
     others = [absent[k] for k in rng.permutation(len(absent))[: max(1, round(ABSENT_SHARE_APART * most))]]
     chosen = [*turns[: most - len(others)], *others] if turns else []
     if not chosen:

@@ -68,15 +68,13 @@ class ClassList:
 @dataclass(frozen=True, slots=True)
 class Language:
     """All that is said of a clip. `kinds`: names, with and without colours, and everything each fits. `elsewhere`:
-    names that fit nothing; `absent`: phrases that do. `events`: phrases that tell a thing by what it does, of one
-    thing or of none."""
+    names that fit nothing; `absent`: phrases that do."""
 
     kinds: tuple[Expression, ...]
     elsewhere: tuple[str, ...]
     expressions: tuple[Expression, ...]
     questions: tuple[Expression, ...]
     absent: tuple[Expression, ...]
-    events: tuple[Expression, ...]
     classes: ClassList
     caption: Caption | None
 
@@ -92,7 +90,6 @@ def describe(scene: Scene, measured: Survey) -> Language:
         expressions=expressions,
         questions=tuple(_unique(facts, _questions(facts))),
         absent=tuple(_absent(facts, rng)),
-        events=tuple(_events(facts)),
         classes=_class_list(facts, rng),
         caption=_caption(facts, rng),
     )
@@ -415,16 +412,6 @@ def _by_event(facts: Facts, base: _Base) -> Iterator[Candidate]:
         verdict = np.minimum(base.verdict, facts.event(deed))
         for wording in wordings:
             yield f"the {base.singular} {wording}", verdict
-
-
-def _events(facts: Facts) -> Iterator[Expression]:
-    for base in facts.bases:
-        if base.counted:
-            for text, verdict in _by_event(facts, base):
-                if _lone(verdict):
-                    yield Expression(text, (int(np.argmax(verdict)),))
-                elif (verdict == -1).all():
-                    yield Expression(text, ())
 
 
 _DEEDS: Mapping[str, Callable[[Facts, int], int]] = {
