@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, tiny_segmenter
@@ -17,11 +18,13 @@ from x2roto.engine.model.config import OutlinerConfig
 from x2roto.engine.model.outliner import Outliner, Places, Sight
 from x2roto.engine.outlining import Trace, on_grid, outlined, palettes_of, places_of
 from x2roto.engine.palette import colour_bins
-from x2roto.engine.segmenter import Segmenter
+from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.engine.sizes import infer_sizes
 from x2roto.engine.weights import shapes_of
 from x2roto.engine.window import Window, seen_from
+from x2roto.evaluate.metrics.boundary import region_similarity
 from x2roto.prompt import Box, MaskPrompt, Points
+from x2roto.refine import upsample
 
 SIDE, DIM = 16, 10
 MEMORY = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
@@ -175,6 +178,62 @@ def test_every_cue_counts(cue: str) -> None:
     changed = [bool((one - other).abs().max() > 1e-3) for one, other in zip(before, after, strict=True)]
     first_only, later_only = cue == "prompt", cue in ("before", "first", "last")
     assert changed == [not later_only, not first_only]
+
+
+def likened(tokens: Tensor) -> Sight:
+    """A window of 4 by 4 places with these tokens (B, 16, D)."""
+    return Sight(torch.zeros(len(tokens), DIM, 8, 8), tokens, (4, 4))
+
+
+def corner(rows: int = 2, sure: float = 1.0) -> Tensor:
+    cover = torch.zeros(1, 8, 8)
+    cover[:, : 2 * rows, :4] = sure
+    return cover
+
+
+def kept(cover_bhw: Tensor) -> tuple[Trace, Tensor]:
+    """What is kept of an object whose tokens are unlike all others, and the tokens (1, 16, 8)."""
+    generator = torch.Generator().manual_seed(5)
+    tokens = torch.randn(1, 16, 8, generator=generator)
+    return Trace.begin(likened(tokens), cover_bhw, windows()), tokens
+
+
+def test_what_is_drawn_is_the_object_where_it_looks_like_it() -> None:
+    trace, tokens = kept(corner())
+    assert trace.itself(likened(tokens), corner())
+    # Its own places in another order are as like it, those of its surroundings are not.
+    assert trace.itself(likened(tokens.unflatten(1, (4, 4)).flip(1).flatten(1, 2)), corner().flip(1))
+    assert not trace.itself(likened(tokens), corner().flip(-1))
+
+
+def test_what_is_drawn_less_surely_than_usual_is_not_the_object() -> None:
+    trace, tokens = kept(corner())
+    # As like it, but for noise, as what goes on is.
+    blurred = likened(tokens + 0.5 * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(6)))
+    assert trace.itself(blurred, corner())
+    assert not trace.itself(blurred, corner(sure=0.6))
+    unsure = replace(trace, sure=torch.full_like(trace.sure, 0.6))
+    assert unsure.itself(blurred, corner(sure=0.6))
+
+
+def test_what_is_usual_follows_slowly_and_no_sudden_doubt() -> None:
+    trace, tokens = kept(corner(sure=0.9))
+    assert float(trace.sure) == pytest.approx(0.9)
+    for sure, usual in ((0.85, 0.89), (0.6, 0.89), (0.0, 0.89), (0.94, 0.9)):
+        trace = trace.after(likened(tokens), corner(sure=sure), windows())
+        assert float(trace.sure) == pytest.approx(usual, abs=1e-3)
+
+
+def test_what_was_never_seen_well_is_taken_as_it_is() -> None:
+    trace, tokens = kept(corner(sure=0.3))
+    assert trace.itself(likened(tokens.flip(1)), corner())
+
+
+def test_each_object_is_compared_with_itself() -> None:
+    trace, tokens = kept(corner())
+    both = Trace(*(torch.cat([getattr(trace, each.name)] * 2) for each in fields(trace)))
+    covers = torch.cat([corner(), corner().flip(-1)])
+    assert both.itself(likened(tokens.repeat(2, 1, 1)), covers).tolist() == [True, False]
 
 
 def test_objects_are_drawn_the_same_alone() -> None:
@@ -343,3 +402,48 @@ def test_absent_cells_stay_empty(segmenter: Segmenter) -> None:
     first, *_ = segmenter.track(query).step(FRAMES)
     across = first.seen[0].logits.shape[1]
     assert (first.seen[0].logits[:, 3 * across // 4 :] <= EMPTY / 2).all()
+
+
+# ---- the model that ships ----------------------------------------------------------------------------------
+
+RADIUS, PLATE_SIZE = 16, (120, 320)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Segmenter:
+    return load_segmenter()
+
+
+def disc(x: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A plate on which a red disc stands at column `x`, and the disc."""
+    height, width = PLATE_SIZE
+    coarse = np.random.default_rng(0).integers(40, 120, (height // 8, width // 8, 3)).astype(np.uint8)
+    plate = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+    rows, columns = np.indices(PLATE_SIZE)
+    inside = (columns - x) ** 2 + (rows - height // 2) ** 2 < RADIUS**2
+    plate[inside] = (230, 60, 40)
+    return plate, inside
+
+
+def likeness(logits: Tensor, truth: NDArray[np.bool_]) -> float:
+    return region_similarity(truth, (upsample(logits[None], *PLATE_SIZE)[0] > 0).numpy())
+
+
+@pytest.mark.parametrize("step", [8, 26, 32])
+def test_what_moves_by_its_own_size_from_frame_to_frame_is_not_lost(shipped: Segmenter, step: int) -> None:
+    shots = [disc(x) for x in range(40, 300, step)][:8]
+    frames = [Frame(index, None, plate) for index, (plate, _) in enumerate(shots)]
+    box = Box("disc", 40 - RADIUS, 60 - RADIUS, 40 + RADIUS, 60 + RADIUS, 0)
+    (query,) = shipped.read([box], [frames[0].rgb], {0: frames[0].rgb})
+    for (_, truth), result in zip(shots, shipped.track(query).step(frames), strict=True):
+        assert likeness(result.seen[0].logits, truth) > 0.9
+
+
+def test_a_click_is_looked_at_twice_the_second_time_as_closely_as_a_box(shipped: Segmenter) -> None:
+    plate, truth = disc(160)
+    (query,) = shipped.read([Points("disc", ((165.0, 55.0),), 0)], [plate], {0: plate})
+    ((target,),) = query.targets
+    assert (target.name, target.bounds, target.cover) == ("disc", None, None)
+    assert query.windows[0].side == pytest.approx(1.8 * 2 * RADIUS, rel=0.1)
+    (result,) = shipped.track(query).step([Frame(0, None, plate)])
+    assert likeness(result.seen[0].logits, truth) > 0.9

@@ -131,7 +131,9 @@ def test_what_is_no_shot_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "other", "is not a saved shot")
 
 
-@pytest.mark.parametrize("header", ["{}", "7", '{"schema": 3}', '{"schema": 3, "model": "0123456789ab"}'])
+@pytest.mark.parametrize(
+    "header", ["{}", "7", f'{{"schema": {shot.SCHEMA}}}', f'{{"schema": {shot.SCHEMA}, "model": "{MODEL}"}}']
+)
 def test_a_header_that_lacks_something_is_refused(tmp_path: Path, header: str) -> None:
     save_file({"weight": noise(2)}, tmp_path / "shot", metadata={"x2roto": header})
     refused(tmp_path / "shot", "is not a saved shot")

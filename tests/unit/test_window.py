@@ -92,6 +92,42 @@ def test_a_window_grows_to_the_whole_frame_while_nothing_is_seen() -> None:
     assert window == Window.whole(200, 100)
 
 
+@pytest.mark.parametrize(
+    ("edges", "moved"),
+    [
+        ((), (0, 0)),
+        (("left",), (-10, 0)),
+        (("right", "bottom"), (10, 10)),
+        (("top",), (0, -10)),
+    ],
+)
+def test_a_window_goes_where_its_object_goes_on(edges: tuple[str, ...], moved: tuple[int, int]) -> None:
+    window, cover = Window(50, 20, 90, 60, 200, 100), torch.zeros(16, 16, dtype=torch.bool)
+    cover[5:9, 5:9] = True
+    sides = {"left": cover[5:9, :9], "right": cover[5:9, 5:], "top": cover[:9, 5:9], "bottom": cover[5:, 5:9]}
+    for edge in edges:
+        sides[edge][:] = True
+    to = window.towards(cover)
+    assert ((to.x0 - window.x0, to.y0 - window.y0), to.side) == (moved, window.side)
+
+
+def test_a_window_does_not_leave_the_frame_for_what_does() -> None:
+    cover = torch.zeros(16, 16, dtype=torch.bool)
+    cover[5:9, :9] = True
+    assert Window(0, 20, 40, 60, 200, 100).towards(cover) == Window(0, 20, 40, 60, 200, 100)
+    assert Window(4, 20, 44, 60, 200, 100).towards(cover) == Window(0, 20, 40, 60, 200, 100)
+
+
+def test_a_window_widens_for_what_reaches_both_its_sides_and_not_for_a_speck() -> None:
+    window, cover = Window(50, 20, 90, 60, 200, 100), torch.zeros(16, 16, dtype=torch.bool)
+    cover[7] = True
+    assert window.towards(cover) == window
+    cover[8] = True
+    wider = window.towards(cover)
+    assert wider.side == 44
+    assert (wider.x0 + wider.x1, wider.y0 + wider.y1) == (140, 80)
+
+
 def test_logits_get_back_to_their_place() -> None:
     window = Window(32, 16, 64, 48, 128, 64)
     placed = window.place(torch.full((8, 8), 3.0), 128)

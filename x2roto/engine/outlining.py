@@ -13,19 +13,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from x2roto.engine.model.outliner import Outliner, Places, Sight
+from x2roto.engine.model.outliner import INSIDE, LEAST, Outliner, Places, Sight
 from x2roto.engine.palette import MOST, Palette, cover_of
 from x2roto.engine.window import seen_from
 
 # How much is known: at first only the prompt, then a first drawing of the same frame, then frames before.
 PROMPT, SKETCH, BEFORE = 1.0, 0.5, 0.0
+# How like the object's first tokens those of a drawing are (mean cosine of the likest), less what it is less sure
+# than usual: below this it is something else. Of 140 procedural clips, two thirds of what was drawn of objects that
+# had gone are below it, and 0.01 of all other drawings (`docs/nano.md`).
+ITSELF = 0.68
+# How fast what is usual follows, and how much less sure a drawing is that does not count for it.
+RATE = 0.2
+UNUSUAL = 0.08
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What is kept of B objects: tokens (B, n, D) where each was first and last seen with how much of each it
     covered (B, n), what the first have in common (B, 1, D), the last mask (B, h, w) in [0, 1] and the window it is
-    of, `window_b4` (left, top, right, bottom in pixels of the plate)."""
+    of, `window_b4` (left, top, right, bottom in pixels of the plate), and how sure its masks usually are, `sure` (B,)
+    in [0, 1]."""
 
     centre: Tensor
     first: Tensor
@@ -34,19 +42,38 @@ class Trace:
     last_cover: Tensor
     mask: Tensor
     window_b4: Tensor
+    sure: Tensor
 
     @classmethod
     def begin(cls, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Self:
         """Objects that cover the windows by `cover_bhw` on the frame where they are first seen."""
         tokens, cover = sight.tokens.detach(), _by_token(sight, cover_bhw)
-        return cls(tokens.mean(1, keepdim=True), tokens, cover, tokens, cover, cover_bhw, window_b4)
+        centre, sure = tokens.mean(1, keepdim=True), sureness(cover_bhw)
+        return cls(centre, tokens, cover, tokens, cover, cover_bhw, window_b4, sure)
 
     def after(self, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Self:
         """After one more frame."""
-        cover = _by_token(sight, cover_bhw)
-        return type(self)(
-            self.centre, self.first, self.first_cover, sight.tokens.detach(), cover, cover_bhw, window_b4
-        )
+        cover, sure = _by_token(sight, cover_bhw), sureness(cover_bhw)
+        usual = torch.where(sure > self.sure - UNUSUAL, torch.lerp(self.sure, sure, RATE), self.sure)
+        last = sight.tokens.detach()
+        return type(self)(self.centre, self.first, self.first_cover, last, cover, cover_bhw, window_b4, usual)
+
+    def itself(self, sight: Sight, cover_bhw: Tensor) -> Tensor:
+        """Whether what covers windows by `cover_bhw`, if anything, is each object itself: (B,) bool."""
+        one, other = (F.normalize(each - self.centre, dim=-1) for each in (sight.tokens, self.first))
+        cover, sure = _by_token(sight, cover_bhw), sureness(cover_bhw)
+        # What is thinner than tokens are covers none by half.
+        inside = cover >= cover.amax(1, keepdim=True).clamp(max=INSIDE)
+        likest = (one @ other.mT).masked_fill(self.first_cover[:, None] <= INSIDE, LEAST).amax(-1)
+        like = (likest * inside).sum(1) / inside.sum(1)
+        unknown = (sure == 0) | (self.first_cover.amax(1) <= INSIDE)
+        return unknown | (like + sure - self.sure >= ITSELF)
+
+
+def sureness(cover_bhw: Tensor) -> Tensor:
+    """Mean coverage inside of masks (B, h, w) in [0, 1], 0 for empty ones: (B,)."""
+    inside = (cover_bhw > INSIDE).to(cover_bhw.dtype)
+    return (cover_bhw * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
 
 
 def traced(trace: Trace | None, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Trace:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from x2roto.clip import Frame
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
 from x2roto.engine.finding import boxes, sightings
@@ -45,6 +47,7 @@ from x2roto.prompt import (
     region_mask,
     slug,
 )
+from x2roto.refine import upsample
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -153,6 +156,9 @@ class Segmenter:
             for request in requests(prompts, seen.media, regions=regions, words=words):
                 if self.model.finder is not None and isinstance(request.prompts[0], Text | Question | Classes):
                     asked.extend(self._find(request, seen, plates, reading, looked or {None: glimpse[0]}))
+                elif self.model.outliner is not None and isinstance(request.prompts[0], Points):
+                    query, _ = self._ask(request, seen, plates, reading)
+                    asked.append(self._again(query, request, seen, plates, reading))
                 else:
                     asked.append(self._ask(request, seen, plates, reading)[0])
         alike: dict[tuple[int | None, bool, bool, bool], list[Query]] = {}
@@ -308,6 +314,24 @@ class Segmenter:
                 query, _ = self._ask(shown, seen, {**plates, **looked}, reading)
                 ((one,),) = query.targets
                 yield replace(query, targets=((replace(one, number=number if apart else 0),),))
+
+    def _again(
+        self, query: Query, request: _Request, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading
+    ) -> Query:
+        """The query of a click, asked again: what is drawn of it on its frame is looked at in a window of that size
+        as if it had been painted roughly. A click says nothing of how large a thing is, so the first look is at too
+        much of the plate or too little."""
+        plate = plates[request.start]
+        ((found,),) = (result.seen for result in self.track(query).step([Frame(0, Fraction(0), plate)]))
+        mask = (upsample(found.logits[None], *plate.shape[:2])[0] > 0).cpu().numpy()
+        if not mask.any():
+            return query
+        painted = MaskPrompt(found.label, mask, request.start)
+        shown = _Request(tasks.task_for(painted, seen.media), (painted,), request.start)
+        again, _ = self._ask(shown, seen, plates, replace(reading, outlined=False))
+        # Nobody has said where it ends.
+        ((target,),) = again.targets
+        return replace(again, targets=((replace(target, bounds=None),),))
 
     def _absent(self, target: Target) -> Query:
         """Nothing to follow."""

@@ -48,6 +48,7 @@ PLACED = 2
 # Kinds of devices that are no faster with many frames at once; alone, a frame gives the same bits in any chunk.
 ALONE = frozenset({"cpu"})
 NOTHING = torch.zeros(1, 1)  # the cover of an object that was not seen
+LOOKS = 2  # more of a frame, where objects reach out of their windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +190,27 @@ class Tracker:
         def drawn() -> Drawn:
             if not encoded:
                 chunk = 1 if state.windows else self.budget.chunk
-                encoded.extend(self._encode(frames[:chunk], state))
-            return self._draw(frames[0], encoded[0], state)
+                encoded.extend(self._encode(frames[:chunk], state, self._windows(frames[0], state)))
+            return self._whole(self._draw(frames[0], encoded[0], state), state)
 
         with torch.cuda.stream(self._stream):
             first = self._within_memory(encoded, drawn)
         encoded.popleft()
         return first
+
+    def _whole(self, drawn: Drawn, state: ShotState) -> Drawn:
+        """The same, or the frame drawn anew in windows that were moved on, where objects reach out of theirs: those
+        that move by more than their windows leave room for would end in straight edges."""
+        if not state.windows or state.index is None:  # on the first frame the prompt says where to look
+            return drawn
+        for _ in range(LOOKS):
+            masks = (drawn.prediction.best() > 0).cpu()
+            windows = tuple(window.towards(mask) for window, mask in zip(drawn.encoded.windows, masks, strict=True))
+            if windows == tuple(drawn.encoded.windows):
+                break
+            (encoded,) = self._encode((drawn.frame,), state, windows)
+            drawn = self._draw(drawn.frame, encoded, state)
+        return drawn
 
     def _settled(self, drawn: Drawn, encoded: deque[Encoded]) -> FrameResult:
         """The objects of a frame; the state after it becomes the tracker's."""
@@ -225,8 +240,7 @@ class Tracker:
         shot.save(path, Shot(self.query, self.state), self.segmenter.fingerprint)
 
     @torch.inference_mode()
-    def _encode(self, frames: Sequence[Frame], state: ShotState) -> list[Encoded]:
-        windows = self._windows(frames[0], state)
+    def _encode(self, frames: Sequence[Frame], state: ShotState, windows: Sequence[Window]) -> list[Encoded]:
         with self._attention():
             if windows:
                 found = self._encode_windows(frames[0], windows, state)
@@ -328,9 +342,13 @@ class Tracker:
         return Stepped(prediction, decoded.queries_bqc, model.segmentor.memory_maps(features, own))
 
     def _redrawn(self, encoded: Encoded, bins: Sequence[Tensor], state: ShotState) -> Stepped:
-        """A frame as the outliner draws it alone: an object is there as surely as the surest of its places is."""
+        """A frame as the outliner draws it alone: an object is there as surely as the surest of its places is, and
+        not at all where what is drawn is something else."""
         assert encoded.sight is not None
+        assert state.trace is not None
         drawn = self._outlined(torch.zeros_like(encoded.sight.fine[:, 0]), encoded, encoded.sight, bins, state)
+        itself = state.trace.itself(encoded.sight, drawn.sigmoid())
+        drawn = drawn.masked_fill(~itself[:, None, None], EMPTY)
         sure = drawn.flatten(1).amax(1)
         classes = torch.stack([sure, torch.zeros_like(sure)], dim=-1)[:, None]
         queries = sure.new_zeros(len(sure), 1, self.segmenter.model.config.dim)

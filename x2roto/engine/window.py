@@ -28,6 +28,10 @@ POINTED = 0.75
 PACE = 1.1
 SHRINKING = 1.03
 SMALLEST = 16  # pixels
+# How far a window moves at once towards a side that its object reaches, in its sides; and how many cells of a mask's
+# side must be the object's for that.
+STRIDE = 0.25
+REACHING = 2
 # Margin around a drawn box, in shares of its longer side: people draw them a little too small.
 DRAWN = 0.05
 
@@ -81,6 +85,20 @@ class Window:
         side = room * max(wide * across, high * down)
         side = min(max(side, self.side / SHRINKING - 1), self.side * PACE + 1)
         return self.around(self.x0 + x * across, self.y0 + y * down, side, self.width, self.height)
+
+    def towards(self, cover_hw: Tensor) -> Self:
+        """The window moved on to where its object goes on outside of it, itself where it does not: to the sides at
+        which its mask (h, w) ends and the frame does not, a little wider where these are opposite ones."""
+        on_left, on_right = (int(column.sum()) >= REACHING for column in (cover_hw[:, 0], cover_hw[:, -1]))
+        on_top, on_bottom = (int(row.sum()) >= REACHING for row in (cover_hw[0], cover_hw[-1]))
+        left, right = on_left and self.x0 > 0, on_right and self.x1 < self.width
+        top, bottom = on_top and self.y0 > 0, on_bottom and self.y1 < self.height
+        if not (left or right or top or bottom):
+            return self
+        x = (self.x0 + self.x1) / 2 + (right - left) * STRIDE * self.side
+        y = (self.y0 + self.y1) / 2 + (bottom - top) * STRIDE * self.side
+        side = self.side * (PACE if (left and right) or (top and bottom) else 1)
+        return self.around(x, y, side, self.width, self.height)
 
     def place(self, logits_hw: Tensor, size: int) -> Tensor:
         """Logits of the window on a grid (size, size) over the whole frame, `EMPTY` outside of the window."""

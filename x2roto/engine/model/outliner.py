@@ -20,6 +20,7 @@ from x2roto.engine.model.config import OutlinerConfig
 FIELDS = 5  # cues of a place: the network's own mask, colours, the mask before, the prompt, and how much is known
 LIKENESS = 3  # maps of one comparison: the share of what is like it that is the object's; how like both sides are
 OWN = 4.0  # the network's logits are shown in this unit
+INSIDE = 0.5  # coverage above which a token is the object's
 LEAST = -1.0  # cosine of what is not there to be compared
 NOTHING = -1e4
 
@@ -91,7 +92,7 @@ class Outliner(nn.Module):
         if places is not None:
             one, other = places.told(one, other, self.nearness.exp() / sharpness)
         # The object's first, so that both sides are read where they lie.
-        inside = cover_bn > 0.5
+        inside = cover_bn > INSIDE
         order = inside.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
         like = (sharpness * one) @ other.gather(1, order[..., None].expand_as(other)).mT
         sides = [rows.tensor_split([count], dim=-1) for rows, count in zip(like, inside.sum(1).tolist(), strict=True)]
