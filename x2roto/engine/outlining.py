@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from x2roto.engine.model.outliner import INSIDE, LEAST, Outliner, Places, Sight
+from x2roto.engine.model.outliner import INSIDE, Outliner, Places, Sight
 from x2roto.engine.palette import MOST, Palette, cover_of
 from x2roto.engine.window import seen_from
 
@@ -60,14 +60,20 @@ class Trace:
 
     def itself(self, sight: Sight, cover_bhw: Tensor) -> Tensor:
         """Whether what covers windows by `cover_bhw`, if anything, is each object itself: (B,) bool."""
-        one, other = (F.normalize(each - self.centre, dim=-1) for each in (sight.tokens, self.first))
         cover, sure = _by_token(sight, cover_bhw), sureness(cover_bhw)
         # What is thinner than tokens are covers none by half.
         inside = cover >= cover.amax(1, keepdim=True).clamp(max=INSIDE)
-        likest = (one @ other.mT).masked_fill(self.first_cover[:, None] <= INSIDE, LEAST).amax(-1)
-        like = (likest * inside).sum(1) / inside.sum(1)
-        unknown = (sure == 0) | (self.first_cover.amax(1) <= INSIDE)
-        return unknown | (like + sure - self.sure >= ITSELF)
+        known = self.first_cover > INSIDE
+        mine, its = (F.normalize(each - self.centre, dim=-1) for each in (sight.tokens, self.first))
+        like = torch.stack([_likeness(*each) for each in zip(mine, inside, its, known, strict=True)])
+        return (sure == 0) | (like + sure - self.sure >= ITSELF)
+
+
+def _likeness(one_nd: Tensor, inside_n: Tensor, other_md: Tensor, known_m: Tensor) -> Tensor:
+    """Mean cosine of unit tokens with the likest of others, of both those that are marked; 1 where no other is."""
+    if not known_m.any():
+        return one_nd.new_ones(())
+    return (one_nd[inside_n] @ other_md[known_m].mT).amax(-1).mean()
 
 
 def sureness(cover_bhw: Tensor) -> Tensor:
