@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, tiny_segmenter
 from x2roto.clip import Frame
 from x2roto.engine.identity import EMPTY
+from x2roto.engine.memory import Memory
 from x2roto.engine.model.config import OutlinerConfig
 from x2roto.engine.model.outliner import Outliner, Places, Sight
+from x2roto.engine.model.segmentor import Prediction
 from x2roto.engine.outlining import Trace, on_grid, outlined, palettes_of, places_of
 from x2roto.engine.palette import colour_bins
 from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.engine.sizes import infer_sizes
+from x2roto.engine.tracker import Drawn, Encoded, _better
 from x2roto.engine.weights import shapes_of
 from x2roto.engine.window import Window, seen_from
 from x2roto.evaluate.metrics.boundary import region_similarity
@@ -236,6 +239,32 @@ def test_each_object_is_compared_with_itself() -> None:
     assert both.itself(likened(tokens.repeat(2, 1, 1)), covers).tolist() == [True, False]
 
 
+def drawing(tokens: Tensor, covers: Tensor, *, left: int) -> Drawn:
+    """Two objects as they are drawn in windows that begin at column `left`."""
+    masks = covers.logit(eps=1e-4)[:, None]
+    sure = masks.flatten(1).amax(1)
+    prediction = Prediction(masks, torch.stack([sure, -sure], dim=-1)[:, None])
+    views = tuple(Window(left, 0, left + 8, 8, 32, 8) for _ in covers)
+    encoded = Encoded(None, views, tuple(torch.full((8, 8, 3), left) for _ in covers), likened(tokens))
+    return Drawn(FRAMES[0], encoded, [torch.full((8, 8), left)] * 2, prediction, masks, Memory(1), None)
+
+
+def test_a_second_look_that_runs_off_counts_for_no_object_but_its_own() -> None:
+    trace, tokens = kept(corner())
+    both = Trace(*(torch.cat([getattr(trace, each.name)] * 2) for each in fields(trace)))
+    first = drawing(tokens.repeat(2, 1, 1), corner().repeat(2, 1, 1), left=0)
+    again = drawing(tokens.repeat(2, 1, 1), torch.cat([corner().flip(-1), corner(rows=1)]), left=4)
+    better = _better(first, again, both)
+    assert [window.x0 for window in better.encoded.windows] == [0, 4]
+    assert [int(square[0, 0, 0]) for square in better.encoded.squares] == [0, 4]
+    assert [int(bins[0, 0]) for bins in better.bins] == [0, 4]
+    masks = better.prediction.mask_logits_bqhw
+    assert torch.equal(masks[0], first.prediction.mask_logits_bqhw[0])
+    assert torch.equal(masks[1], again.prediction.mask_logits_bqhw[1])
+    # Of what nothing is known yet the second look is all there is.
+    assert _better(first, again, None) is again
+
+
 def test_objects_are_drawn_the_same_alone() -> None:
     own = torch.randn(3, SIDE, SIDE, generator=GENERATOR)
     prompt = torch.cat([square(2, 6), square(5, 12), square(9, 15)])
@@ -437,6 +466,26 @@ def test_what_moves_by_its_own_size_from_frame_to_frame_is_not_lost(shipped: Seg
     (query,) = shipped.read([box], [frames[0].rgb], {0: frames[0].rgb})
     for (_, truth), result in zip(shots, shipped.track(query).step(frames), strict=True):
         assert likeness(result.seen[0].logits, truth) > 0.9
+
+
+def test_of_several_each_is_looked_for_where_it_went(shipped: Segmenter) -> None:
+    height = PLATE_SIZE[0]
+    places = [(40 + 26 * index, 260 - 4 * index) for index in range(4)]
+    frames, truths = [], []
+    for index, (left, right) in enumerate(places):
+        plate, moving = disc(left)
+        _, still = disc(right)
+        plate[still] = (40, 90, 230)
+        frames.append(Frame(index, None, plate))
+        truths.append((moving, still))
+    boxes = [
+        Box(name, x - RADIUS, height // 2 - RADIUS, x + RADIUS, height // 2 + RADIUS, 0)
+        for name, x in zip(("red", "blue"), places[0], strict=True)
+    ]
+    (query,) = shipped.read(boxes, [frames[0].rgb], {0: frames[0].rgb})
+    for both, result in zip(truths, shipped.track(query).step(frames), strict=True):
+        assert [seen.name for seen in result.seen] == ["red", "blue"]
+        assert all(likeness(seen.logits, truth) > 0.9 for seen, truth in zip(result.seen, both, strict=True))
 
 
 def test_a_click_is_looked_at_twice_the_second_time_as_closely_as_a_box(shipped: Segmenter) -> None:

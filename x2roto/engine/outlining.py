@@ -60,13 +60,18 @@ class Trace:
 
     def itself(self, sight: Sight, cover_bhw: Tensor) -> Tensor:
         """Whether what covers windows by `cover_bhw`, if anything, is each object itself: (B,) bool."""
-        cover, sure = _by_token(sight, cover_bhw), sureness(cover_bhw)
+        return (sureness(cover_bhw) == 0) | (self.sameness(sight, cover_bhw) - self.sure >= ITSELF)
+
+    def sameness(self, sight: Sight, cover_bhw: Tensor) -> Tensor:
+        """How much what covers windows by `cover_bhw` is each object: how like its first tokens it is (1 where there
+        are none) and how sure, (B,) in [-1, 2]."""
+        cover = _by_token(sight, cover_bhw)
         # What is thinner than tokens are covers none by half.
         inside = cover >= cover.amax(1, keepdim=True).clamp(max=INSIDE)
         known = self.first_cover > INSIDE
         mine, its = (F.normalize(each - self.centre, dim=-1) for each in (sight.tokens, self.first))
-        like = torch.stack([_likeness(*each) for each in zip(mine, inside, its, known, strict=True)])
-        return (sure == 0) | (like + sure - self.sure >= ITSELF)
+        like = [_likeness(*each) for each in zip(mine, inside, its, known, strict=True)]
+        return torch.stack(like) + sureness(cover_bhw)
 
 
 def _likeness(one_nd: Tensor, inside_n: Tensor, other_md: Tensor, known_m: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ PLACED = 2
 ALONE = frozenset({"cpu"})
 NOTHING = torch.zeros(1, 1)  # the cover of an object that was not seen
 LOOKS = 2  # more of a frame, where objects reach out of their windows
+WORSE = 0.05  # less sameness (`outlining.Trace`) of what is drawn in a window that was moved, which then stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,9 @@ class Tracker:
             if windows == tuple(drawn.encoded.windows):
                 break
             (encoded,) = self._encode((drawn.frame,), state, windows)
-            drawn = self._draw(drawn.frame, encoded, state)
+            before, drawn = drawn, _better(drawn, self._draw(drawn.frame, encoded, state), state.trace)
+            if drawn.encoded.windows == before.encoded.windows:
+                break
         return drawn
 
     def _settled(self, drawn: Drawn, encoded: deque[Encoded]) -> FrameResult:
@@ -484,6 +487,38 @@ class Tracker:
 def placed_side(config: ModelConfig) -> int:
     """Of the grid on which a model with windows places its masks."""
     return PLACED * config.image_size
+
+
+def _better(before: Drawn, again: Drawn, trace: Trace | None) -> Drawn:
+    """Of two drawings of a frame, the second; where an outliner draws alone, of each object whose second drawing is
+    less the object, the first. It may have run off into what surrounds it."""
+    one, other = before.encoded.sight, again.encoded.sight
+    if trace is None or one is None or other is None or again.encoded.features is not None:
+        return again
+    same, now = (
+        trace.sameness(sight, each.prediction.best().float().sigmoid())
+        for sight, each in ((one, before), (other, again))
+    )
+    worse = now < same - WORSE
+
+    def chosen(first: Tensor, second: Tensor) -> Tensor:
+        return torch.where(worse.view(-1, *[1] * (first.dim() - 1)), first, second)
+
+    pairs = [
+        [first if stays else second for first, second, stays in zip(*each, worse.tolist(), strict=True)]
+        for each in (
+            (before.encoded.windows, again.encoded.windows),
+            (before.encoded.squares, again.encoded.squares),
+            (before.bins, again.bins),
+        )
+    ]
+    sight = Sight(chosen(one.fine, other.fine), chosen(one.tokens, other.tokens), other.grid)
+    encoded = replace(again.encoded, windows=tuple(pairs[0]), squares=tuple(pairs[1]), sight=sight)
+    prediction = Prediction(
+        chosen(before.prediction.mask_logits_bqhw, again.prediction.mask_logits_bqhw),
+        chosen(before.prediction.class_logits_bqc, again.prediction.class_logits_bqc),
+    )
+    return replace(again, encoded=encoded, bins=pairs[2], prediction=prediction)
 
 
 def _edges(windows: Sequence[Window], device: torch.device) -> Tensor:
