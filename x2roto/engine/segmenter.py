@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -322,7 +321,7 @@ class Segmenter:
         as if it had been painted roughly. A click says nothing of how large a thing is, so the first look is at too
         much of the plate or too little."""
         plate = plates[request.start]
-        ((found,),) = (result.seen for result in self.track(query).step([Frame(0, Fraction(0), plate)]))
+        ((found,),) = (result.seen for result in self.track(query).step([Frame(0, None, plate)]))
         mask = (upsample(found.logits[None], *plate.shape[:2])[0] > 0).cpu().numpy()
         if not mask.any():
             return query

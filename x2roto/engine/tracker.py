@@ -501,24 +501,23 @@ def _better(before: Drawn, again: Drawn, trace: Trace | None) -> Drawn:
     )
     worse = now < same - WORSE
 
-    def chosen(first: Tensor, second: Tensor) -> Tensor:
+    def rows(first: Tensor, second: Tensor) -> Tensor:
         return torch.where(worse.view(-1, *[1] * (first.dim() - 1)), first, second)
 
-    pairs = [
-        [first if stays else second for first, second, stays in zip(*each, worse.tolist(), strict=True)]
-        for each in (
-            (before.encoded.windows, again.encoded.windows),
-            (before.encoded.squares, again.encoded.squares),
-            (before.bins, again.bins),
-        )
-    ]
-    sight = Sight(chosen(one.fine, other.fine), chosen(one.tokens, other.tokens), other.grid)
-    encoded = replace(again.encoded, windows=tuple(pairs[0]), squares=tuple(pairs[1]), sight=sight)
-    prediction = Prediction(
-        chosen(before.prediction.mask_logits_bqhw, again.prediction.mask_logits_bqhw),
-        chosen(before.prediction.class_logits_bqc, again.prediction.class_logits_bqc),
+    def items(first: Sequence[Result], second: Sequence[Result]) -> tuple[Result, ...]:
+        return tuple(old if stays else new for old, new, stays in zip(first, second, worse.tolist(), strict=True))
+
+    encoded = Encoded(
+        None,
+        items(before.encoded.windows, again.encoded.windows),
+        items(before.encoded.squares, again.encoded.squares),
+        Sight(rows(one.fine, other.fine), rows(one.tokens, other.tokens), other.grid),
     )
-    return replace(again, encoded=encoded, bins=pairs[2], prediction=prediction)
+    prediction = Prediction(
+        rows(before.prediction.mask_logits_bqhw, again.prediction.mask_logits_bqhw),
+        rows(before.prediction.class_logits_bqc, again.prediction.class_logits_bqc),
+    )
+    return replace(again, encoded=encoded, bins=items(before.bins, again.bins), prediction=prediction)
 
 
 def _edges(windows: Sequence[Window], device: torch.device) -> Tensor:

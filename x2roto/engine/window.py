@@ -30,7 +30,7 @@ SHRINKING = 1.03
 SMALLEST = 16  # pixels
 # How far a window moves at once towards a side that its object reaches, in its sides; and how many cells of a mask's
 # side must be the object's for that.
-STRIDE = 0.25
+STEP = 0.25
 REACHING = 2
 # Margin around a drawn box, in shares of its longer side: people draw them a little too small.
 DRAWN = 0.05
@@ -95,8 +95,8 @@ class Window:
         top, bottom = on_top and self.y0 > 0, on_bottom and self.y1 < self.height
         if not (left or right or top or bottom):
             return self
-        x = (self.x0 + self.x1) / 2 + (right - left) * STRIDE * self.side
-        y = (self.y0 + self.y1) / 2 + (bottom - top) * STRIDE * self.side
+        x = (self.x0 + self.x1) / 2 + (right - left) * STEP * self.side
+        y = (self.y0 + self.y1) / 2 + (bottom - top) * STEP * self.side
         side = self.side * (PACE if (left and right) or (top and bottom) else 1)
         return self.around(x, y, side, self.width, self.height)
 
