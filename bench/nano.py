@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from x2roto.clip import Frame, spread
+from x2roto.clip import Frame, both_ways, spread
 from x2roto.engine.model import pixel_decoder
 from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model.mask_decoder import ClassPredictor, MaskDecoder
@@ -37,7 +37,6 @@ from x2roto.engine.tracker import FrameResult
 from x2roto.evaluate.metrics.boundary import boundary_accuracy, region_similarity
 from x2roto.evaluate.metrics.tracking import IdentitySwitches
 from x2roto.matte import Refine
-from x2roto.passes import both_ways
 from x2roto.prompt import Box, Classes, MaskPrompt, Points, Prompt, Question, Text
 from x2roto.refine import alpha_from_logits
 from x2roto.train.footage import Material, Shape, film

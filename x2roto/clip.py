@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from x2roto.errors import PromptError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,20 @@ def spread(count: int, indices: Sequence[int]) -> list[int]:
         return list(indices)
     last = len(indices) - 1
     return [indices[position * last // max(1, count - 1)] for position in range(count)]
+
+
+def both_ways(
+    follow: Callable[[Sequence[Item]], Iterable[Result]], frames: Sequence[Item], start: int
+) -> Iterator[Result]:
+    """What `follow` gives of frames, in their order; of those before the place `start` it is asked backward in time.
+
+    For clips of which what comes before may wait in memory.
+    """
+    if start:
+        # The start frame is seen first, so that memory begins where the prompt is true.
+        _, *before = follow(frames[start::-1])
+        yield from reversed(before)
+    yield from follow(frames[start:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ its logits wait on disk. Nothing grows with the clip but that spool.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -27,7 +27,6 @@ from x2roto.job import EngineSpec
 from x2roto.source import FrameSource
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,20 +61,6 @@ def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def both_ways(
-    follow: Callable[[Sequence[Item]], Iterable[Result]], frames: Sequence[Item], start: int
-) -> Iterator[Result]:
-    """What `follow` gives of frames, in their order; of those before the place `start` it is asked backward in time.
-
-    For clips of which what comes before may wait in memory.
-    """
-    if start:
-        # The start frame is seen first, so that memory begins where the prompt is true.
-        _, *before = follow(frames[start::-1])
-        yield from reversed(before)
-    yield from follow(frames[start:])
 
 
 class Pass:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ import torch
 
 from tests.tiny import FINDER, TINY, tiny_segmenter
 from x2roto.clip import Frame
-from x2roto.engine.finding import Sighting, boxes, sightings
+from x2roto.engine.finding import Sighting, boxes, sightings, things
 from x2roto.engine.identity import Kind
 from x2roto.engine.model.finder import Found
 from x2roto.engine.segmenter import Reading, Segmenter
+from x2roto.engine.shot import Query
 from x2roto.engine.tracker import placed_side
 from x2roto.prompt import Box, Classes, Question, Text
 
@@ -79,10 +82,10 @@ def test_what_is_of_one_class_is_of_no_other(segmenter: Segmenter, monkeypatch: 
 
     monkeypatch.setattr(segmenter.model, "find", find)
     dog, cat = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]}, apart=True)
-    assert [len(boxes(seen, 160, 80, apart=True)) for seen in (dog, cat)] == [1, 1]
+    assert [len(boxes(seen, apart=True)) for seen in (dog, cat)] == [1, 1]
     assert not ((dog.mask_hw > 0) & (cat.mask_hw > 0)).any()
     both = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]})
-    assert [len(boxes(seen, 160, 80, apart=True)) for seen in both] == [2, 2]
+    assert [len(boxes(seen, apart=True)) for seen in both] == [2, 2]
 
 
 def test_without_other_frames_only_the_first_is_looked_at(segmenter: Segmenter) -> None:
@@ -145,15 +148,77 @@ def test_boxes_leave_specks_out_and_what_is_seen_most_comes_first() -> None:
     mask[12:14, 2:5] = 4
     mask[15, 15] = 3
     seen = Sighting(7, mask, 0.9, 0.9)
-    large, small = Box("", 80, 20, 120, 40, frame=7), Box("", 20, 60, 50, 70, frame=7)
-    assert boxes(seen, 160, 80, apart=True) == [large, small]
-    assert boxes(seen, 160, 80, apart=False) == [large]
+    large, small = boxed(0.5, 0.25, 0.75, 0.5), boxed(0.125, 0.75, 0.3125, 0.875)
+    assert boxes(seen, apart=True) == [large, small]
+    assert boxes(seen, apart=False) == [large]
     mask[4:8, 8:12], mask[15, 15] = -0.7, -5.0
-    assert boxes(seen, 160, 80, apart=True) == [small, large], "sixteen thirds are less than six"
+    assert boxes(seen, apart=True) == [small, large], "sixteen thirds are less than six"
 
 
 def test_a_box_is_around_what_is_a_third_as_sure_however_unsure_all_are() -> None:
     mask = torch.full((16, 16), 0.01).logit()
     mask[4:8, 8:12] = torch.tensor(0.13).logit()
     mask[5, 9] = torch.tensor(0.4).logit()
-    assert boxes(Sighting(7, mask, 0.9, 0.9), 160, 80, apart=False) == [Box("", 80, 20, 120, 40, frame=7)]
+    assert boxes(Sighting(7, mask, 0.9, 0.9), apart=False) == [boxed(0.5, 0.25, 0.75, 0.5)]
+
+
+def boxed(*edges: float) -> Box:
+    """In sides of frame 7."""
+    return Box("", *edges, frame=7, relative=True)
+
+
+def test_what_words_could_mean_is_every_part_on_every_frame_the_surest_first(segmenter: Segmenter) -> None:
+    found = things(segmenter, ("the man", "the man moving left"), LOOKED)
+    assert len(found) == 2 * 2 * len(LOOKED)
+    assert [thing.score for thing in found] == sorted((thing.score for thing in found), reverse=True)
+    assert found[0].box == Box("", 0.5, 0.25, 0.75, 0.5, frame=12, relative=True)
+    assert found[-1].score < 0.001
+
+
+@pytest.mark.parametrize(
+    ("words", "start", "column"),
+    [
+        ("the man moving to the right", 12, 0.625),
+        ("the man who is not moving", 12, 0.22),
+        ("the man leaving the frame", 12, 0.625),  # nobody does, but that somebody does is seen
+        ("the man", 12, 0.625),
+    ],
+)
+def test_of_all_that_could_be_meant_what_moves_as_told_is_followed(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, words: str, start: int, column: float
+) -> None:
+    followed: list[list[int]] = []
+
+    class Following:
+        """Draws the upper thing, which moves to the right, or the lower, which does not."""
+
+        def __init__(self, query: Query) -> None:
+            (window,) = query.windows
+            self.upper = window.y0 + window.y1 < 80
+
+        def step(self, frames: Sequence[Frame]) -> Iterator[SimpleNamespace]:
+            followed.append([frame.index for frame in frames])
+            for frame in frames:
+                logits = torch.full((16, 16), -1.0)
+                if self.upper:
+                    logits[4:8, 6 + frame.index : 10 + frame.index] = 1.0
+                else:
+                    logits[12:14, 2:5] = 1.0
+                yield SimpleNamespace(seen=(SimpleNamespace(logits=logits),))
+
+    monkeypatch.setattr(segmenter, "track", Following)
+    (query,) = segmenter.read([Text("man", words)], FRAMES, looked=LOOKED)
+    assert query.start == start
+    ((target,),) = query.targets
+    assert target.name == "man"
+    (window,) = query.windows
+    assert (window.x0 + window.x1) / 2 / 120 == pytest.approx(column, abs=0.04)
+    # Neighbours among the frames looked at, however far apart they are in the clip; from the surest both ways.
+    assert followed == ([] if words == "the man" else 2 * [[2, 1, 0], [2, 3, 4]])
+
+
+def test_on_a_single_frame_nothing_moves(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter, "track", None)
+    (query,) = segmenter.read([Text("man", "the man moving to the right", frame=12)], FRAMES, {12: FRAMES[2]})
+    assert query.start == 12
+    assert not query.absent

@@ -7,7 +7,7 @@ ways in time, as if a person had drawn a box around it there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,14 @@ class Sighting:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """What words could mean: a box in sides of its frame, and how sure that is, in [0, 1]."""
+
+    box: Box
+    score: float
+
+
 def sightings(
     segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb], *, apart: bool = False
 ) -> list[Sighting]:
@@ -59,6 +67,17 @@ def sightings(
             if before is None or score > before.score:
                 best[number] = Sighting(index, mask, there, score)
     return [seen for seen in best if seen is not None]
+
+
+def things(segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb]) -> list[Thing]:
+    """All that any of the phrases could mean on any of the frames, the surest first."""
+    ids, valid = _spelt(segmenter, phrases)
+    found: list[Thing] = []
+    for index, rgb in looked.items():
+        for mask, there in zip(*_found(segmenter, ids, valid, rgb), strict=True):
+            seen = Sighting(index, mask, float(there), float(there) * mean_coverage(mask))
+            found += [Thing(box, seen.presence * sure) for box, sure in _parts(seen)]
+    return sorted(found, key=lambda thing: -thing.score)
 
 
 def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -82,20 +101,31 @@ def _surest(masks_phw: Tensor, presence_p: Tensor) -> Tensor:
     return masks_phw.masked_fill(sure < sure.amax(0), EMPTY)
 
 
-def boxes(seen: Sighting, width: int, height: int, *, apart: bool) -> list[Box]:
-    """Boxes, in pixels of the frame, around what is seen: one for each part that touches no other, what is seen most
+def boxes(seen: Sighting, *, apart: bool) -> list[Box]:
+    """Boxes, in sides of the frame, around what is seen: one for each part that touches no other, what is seen most
     first, specks left out, where things are told `apart`, or around the first part alone. Without names.
     """
+    found = [box for box, _ in _parts(seen)]
+    return found if apart else found[:1]
+
+
+def _parts(seen: Sighting) -> list[tuple[Box, float]]:
+    """Each part with its mean coverage, that of which most is seen first, specks left out."""
     sure = seen.mask_hw.sigmoid().cpu().numpy()
     parts, count = ndimage.label(sure >= SURE * sure.max())
     numbers = range(1, count + 1)
-    seen_of = ndimage.sum_labels(sure, parts, numbers)
+    seen_of, mean_of = ndimage.sum_labels(sure, parts, numbers), ndimage.mean(sure, parts, numbers)
     order = np.argsort(-seen_of, kind="stable")
-    kept = [number for number in order if seen_of[number] >= SPECK * seen_of.max()] if apart else order[:1]
-    return [replace(_around(parts == number + 1, width, height), frame=seen.index) for number in kept]
+    kept = [number for number in order if seen_of[number] >= SPECK * seen_of.max()]
+    return [(_around(parts == number + 1, seen.index), float(mean_of[number])) for number in kept]
 
 
-def _around(mask_hw: NDArray[np.bool_], width: int, height: int) -> Box:
+def _around(mask_hw: NDArray[np.bool_], frame: int | None) -> Box:
+    return Box("", *edges(mask_hw), frame, relative=True)
+
+
+def edges(mask_hw: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a mask that is not empty, in its sides."""
+    height, width = mask_hw.shape
     rows, columns = np.flatnonzero(mask_hw.any(1)), np.flatnonzero(mask_hw.any(0))
-    across, down = width / mask_hw.shape[1], height / mask_hw.shape[0]
-    return Box("", columns[0] * across, rows[0] * down, (columns[-1] + 1) * across, (rows[-1] + 1) * down)
+    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from x2roto.clip import Frame
+from x2roto.clip import Frame, both_ways
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
-from x2roto.engine.finding import boxes, sightings
+from x2roto.engine.deeds import Course, Told, doing, told
+from x2roto.engine.finding import boxes, sightings, things
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
 from x2roto.engine.model.region_sampler import cell_cover, draw_points
@@ -59,6 +60,8 @@ Rgb = NDArray[Any]
 JOINED = 8
 # Frames of a clip that most tasks show the language model.
 GLIMPSE = 16
+# How sure the finder must be of what moves as it is told, as a share of how sure it must be else.
+HINT = 0.25
 STOP_TEXTS = ("<|im_end|>", "<|endoftext|>")
 
 
@@ -302,17 +305,43 @@ class Segmenter:
         words = wordings(request.prompts)
         targets = self._targets(request.prompts, (), close=True, outlined=False)
         classes = isinstance(request.prompts[0], Classes)
-        for target, sighting in zip(targets, sightings(self, words, looked, apart=classes), strict=True):
+        seen_best = sightings(self, words, looked, apart=classes)
+        for target, phrase, sighting in zip(targets, words, seen_best, strict=True):
             apart = target.kind is Kind.THINGS
-            height, width = looked[sighting.index].shape[:2]
-            found = boxes(sighting, width, height, apart=apart) if sighting.presence >= reading.presence else []
+            motion = None if classes or len(looked) == 1 else told(phrase)
+            sure = sighting.presence >= reading.presence
+            found = boxes(sighting, apart=apart) if sure else []
+            if motion is not None:
+                found = self._doing(motion, phrase, seen, looked, reading, sure=sure) or found
             if not found:
                 yield self._absent(replace(target, kind=Kind.ABSENT, number=int(apart)))
             for number, box in enumerate(found[: reading.instances or None], start=1):
-                shown = _Request(tasks.task_for(box, seen.media), (replace(box, name=target.name),), box.frame)
-                query, _ = self._ask(shown, seen, {**plates, **looked}, reading)
+                query = self._boxed(replace(box, name=target.name), seen, {**plates, **looked}, reading)
                 ((one,),) = query.targets
                 yield replace(query, targets=((replace(one, number=number if apart else 0),),))
+
+    def _doing(
+        self, motion: Told, phrase: str, seen: _Glimpse, looked: Mapping[int | None, Rgb], reading: Reading,
+        *, sure: bool,
+    ) -> list[Box]:  # fmt: skip
+        """What of all that could be meant moves as it is told, if anything does; `sure`: that something does."""
+        shots = [Frame(place, None, rgb) for place, rgb in enumerate(looked.values())]
+        frames = list(looked)
+
+        def follow(box: Box) -> Course:
+            query = self._boxed(box, seen, looked, reading)
+            results = both_ways(lambda part: self.track(query).step(part), shots, frames.index(box.frame))
+            return Course.of([(result.seen[0].logits > 0).cpu().numpy() for result in results])
+
+        found = things(self, (motion.who, phrase), looked)
+        likely = [thing for thing in found if thing.score >= HINT * reading.presence]
+        box = doing(motion.deed, likely, frames, follow, sure=sure)
+        return [] if box is None else [box]
+
+    def _boxed(self, box: Box, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading) -> Query:
+        """What to follow of a box."""
+        query, _ = self._ask(_Request(tasks.task_for(box, seen.media), (box,), box.frame), seen, plates, reading)
+        return query
 
     def _again(
         self, query: Query, request: _Request, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading

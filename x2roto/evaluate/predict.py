@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from x2roto.clip import Frame, spread
+from x2roto.clip import Frame, both_ways, spread
 from x2roto.data.annotations import read_rgb
 from x2roto.data.sample import Sample
 from x2roto.data.video.clips import shown
@@ -30,7 +30,7 @@ from x2roto.engine.tracker import FOLLOWING, FrameResult
 from x2roto.errors import PromptError
 from x2roto.evaluate.asking import Answer, Targets, ask, numbered, placed, prompts_of, task_of, unfollowed
 from x2roto.evaluate.benchmarks import Benchmark, Cut, Mode
-from x2roto.passes import both_ways, chunked
+from x2roto.passes import chunked
 
 # Least score of the instances of a class that are listed: average precision weighs them by their scores.
 RANKED = Following(presence=0.1)
