@@ -92,10 +92,10 @@ def tracked(segmenter: Segmenter, query: Query, shots: Sequence[Frame]) -> Itera
     return both_ways(lambda part: segmenter.track(query).step(part), shots, query.start or 0)
 
 
-def matte(logits: torch.Tensor, rgb: NDArray[np.uint8], edge: str) -> Masks:
-    """The binary matte at plate size, of what the command line would write with that `--edge`."""
+def matte(logits: torch.Tensor, rgb: NDArray[np.uint8], edge: str, reach: float) -> Masks:
+    """The binary matte at plate size, as the command line writes it with that `--edge`. `reach`: the model's."""
     colours = torch.from_numpy(rgb).to(logits.device).float() / 255
-    alpha, _ = alpha_from_logits(logits[None], colours, Refine(edge=edge))  # type: ignore[arg-type]
+    alpha, _ = alpha_from_logits(logits[None], colours, Refine(edge=edge), reach=reach)  # type: ignore[arg-type]
     found: Masks = alpha[0].cpu().numpy() > 0.5
     return found
 
@@ -110,7 +110,7 @@ def procedural(
     count: Annotated[int, typer.Option(min=1, help="Clips.")] = 200,
     frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 12,
     size: Annotated[str, typer.Option(help="Width and height, as WxH.")] = "416x240",
-    edge: Annotated[str, typer.Option(help="As --edge of segment.")] = "soft",
+    edge: Annotated[str, typer.Option(help="As --edge of segment.")] = "auto",
     prompts: Annotated[str, typer.Option(help="Kinds, with commas; none: all.")] = "",
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Write the numbers here as JSON.")] = None,
@@ -135,7 +135,9 @@ def procedural(
                     continue
                 found = np.zeros(truth[index].shape, np.bool_)
                 if objects:
-                    found = matte(torch.stack([each.logits for each in objects]).amax(0), rgbs[index], edge)
+                    found = matte(
+                        torch.stack([each.logits for each in objects]).amax(0), rgbs[index], edge, segmenter.reach
+                    )
                 scores.setdefault(kind, Scores()).add(truth[index], found)
                 if kind == "classes":
                     seen += 1
@@ -209,7 +211,7 @@ class RealClip:
 def real(
     footage: Annotated[Path, typer.Option(help="Folder with MANIFEST.json and gt/.")],
     model: Annotated[str | None, typer.Option(help="Name or folder of a model.")] = None,
-    edge: Annotated[str, typer.Option(help="As --edge of segment.")] = "soft",
+    edge: Annotated[str, typer.Option(help="As --edge of segment.")] = "auto",
     prompts: Annotated[str, typer.Option(help="Kinds, with commas.")] = "box,point,mask,text",
     baseline: Annotated[bool, typer.Option(help="Also measure GrabCut with optical flow (needs OpenCV).")] = True,
     limit: Annotated[int, typer.Option(min=0, help="Frames per clip, 0 for all.")] = 0,
@@ -296,7 +298,7 @@ def prompts_of(clip: RealClip) -> dict[str, Prompt]:
 
 def found_by(segmenter: Segmenter, clip: RealClip, prompt: Prompt, edge: str) -> Iterator[Masks]:
     for index, (seen, *_) in enumerate(follow(segmenter, clip.frames, [prompt])):
-        yield matte(seen.logits, clip.frames[index], edge)
+        yield matte(seen.logits, clip.frames[index], edge, segmenter.reach)
 
 
 def standing(clip: RealClip) -> Iterator[Masks]:

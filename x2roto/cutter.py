@@ -179,7 +179,7 @@ class Cutter:
         logits = torch.stack(
             [every[rows].amax(0) if rows else torch.full_like(every[0], EMPTY) for rows in self._rows]
         )
-        alpha, previous = alpha_from_logits(logits, rgb, self._refine, self._previous)
+        alpha, previous = alpha_from_logits(logits, rgb, self._refine, self._previous, self._segmenter.reach)
         self._previous = previous if self._refine.smooth else None
         presence = self._best([value for one in objects for value in one.presence])
         scores = self._best([value for one in objects for value in one.scores])

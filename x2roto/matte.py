@@ -69,14 +69,15 @@ class MatteFrame:
 class Refine:
     """How logits become alpha. Lengths are plate pixels.
 
-    `edge`: "soft" (calibrated coverage), "hard" (0 or 1) or "refined" (led by the plate's colours).
+    `edge`: "soft" (calibrated coverage), "hard" (0 or 1), "refined" (led by the plate's colours) or "auto" (refined
+    for models whose outlines are coarse, else soft).
     `temperature`: logits are divided by it; above 1 widens the soft edge. `grow`: outwards, negative inwards,
     subpixel. `feather`: how far the edge fades on either side (two standard deviations of a Gaussian).
     `smooth`: share in [0, 1] of the previous alpha kept where the picture stands still.
     `invert`: hold-out instead of matte. Raises PromptError for values outside these ranges.
     """
 
-    edge: Literal["soft", "hard", "refined"] = "soft"
+    edge: Literal["auto", "soft", "hard", "refined"] = "auto"
     temperature: float = 1.0
     grow: float = 0.0
     feather: float = 0.0
@@ -84,8 +85,8 @@ class Refine:
     invert: bool = False
 
     def __post_init__(self) -> None:
-        if self.edge not in ("soft", "hard", "refined"):
-            raise PromptError(f"edge is {self.edge!r}: use soft, hard or refined")
+        if self.edge not in ("auto", "soft", "hard", "refined"):
+            raise PromptError(f"edge is {self.edge!r}: use auto, soft, hard or refined")
         if self.temperature <= 0:
             raise PromptError(f"temperature is {self.temperature}: it must be above 0")
         if self.feather < 0:

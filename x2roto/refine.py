@@ -22,6 +22,11 @@ GUIDE_EPSILON = 1e-4
 CRISP = 0.02
 # The band of a refined edge, in plate pixels: never wider, whatever the model's doubt.
 MAX_BAND = 32
+# The colour-guided filter works on a plate of which its radius is this many pixels.
+WORKING = 3
+# Contrast of an edge that was looked for far around: there the filter says on which side a pixel is, and not how much
+# of the pixel is covered.
+CONTRAST = 4.0
 # Mean picture change (of 1) at which the previous alpha starts to lose its say, and at which it has none.
 STILL, MOVING = 3 / 255, 10 / 255
 # Alpha change at which an edge counts as having moved.
@@ -37,23 +42,27 @@ class Previous:
 
 
 def alpha_from_logits(
-    logits: Tensor, rgb: Tensor, options: Refine, previous: Previous | None = None
+    logits: Tensor, rgb: Tensor, options: Refine, previous: Previous | None = None, reach: float = 0.0
 ) -> tuple[Tensor, Previous]:
     """Alpha (n, height, width) float32 in [0, 1] of `logits` (n, h, w) that cover exactly the plate.
 
     `rgb`: the plate (height, width, 3), display-encoded float in [0, 1], on the logits' device. Give the
-    second result back as `previous` on the next frame of the shot; None starts a shot. The order: coverage,
-    colour-guided edge, smoothing, grow, feather, invert.
+    second result back as `previous` on the next frame of the shot; None starts a shot. `reach`: how far the
+    edge may be from where the logits have it, in longer sides of the object; 0: half a cell. The order:
+    coverage, colour-guided edge, smoothing, grow, feather, invert.
     """
     height, width = rgb.shape[:2]
     fine = upsample(logits.float(), height, width)
     if options.edge == "hard":
         alpha = (fine > 0).float()
-    elif options.edge == "soft":
-        alpha = coverage(fine, options.temperature)
-    else:
+    elif reach and options.edge in ("auto", "refined"):
+        sides = guided(coverage(fine, CRISP), rgb.float(), reached(fine > 0, reach))
+        alpha = (CONTRAST * (sides - 0.5) + 0.5).clamp(0, 1)
+    elif options.edge == "refined":
         radii = band_radius(coverage(fine, options.temperature), cell=width / logits.shape[-1])
         alpha = guided(coverage(fine, CRISP), rgb.float(), radii)
+    else:
+        alpha = coverage(fine, options.temperature)
     if options.smooth and previous is not None:
         alpha = smooth(alpha, rgb, previous, options.smooth)
     remembered = Previous(alpha, rgb)
@@ -84,11 +93,11 @@ def guided(alpha: Tensor, rgb: Tensor, radii: Sequence[int]) -> Tensor:
     """Alpha whose edge follows the plate's colours in a band of each object's radius, else unchanged."""
     refined = alpha.clone()
     for index, radius in enumerate(radii):
-        band = edge_band(alpha[index], radius)
-        for rows, columns in _touched(band, margin=2 * radius):
+        for rows, columns in _around(alpha[index] > 0.5, margin=2 * radius):
             window = alpha[index, rows, columns]
-            followed = guided_filter(rgb[rows, columns], window, radius)
-            refined[index, rows, columns] = torch.lerp(window, followed, band[rows, columns])
+            step = max(1, radius // WORKING)
+            followed = guided_filter(rgb[rows, columns], window, radius, step)
+            refined[index, rows, columns] = torch.lerp(window, followed, edge_band(window, radius, step))
     return refined.clamp(0, 1)
 
 
@@ -108,26 +117,56 @@ def band_radius(alpha: Tensor, cell: float) -> list[int]:
     return [min(max(math.ceil(max(width, cell) / 2), 2), MAX_BAND) for width in widths]
 
 
-def edge_band(alpha: Tensor, radius: int) -> Tensor:
-    """Weight (height, width) in [0, 1]: 1 near the 0.5 contour of `alpha`, fading to 0 at `radius`."""
-    inside = (alpha > 0.5).float()[None, None]
+def reached(masks: Tensor, reach: float) -> list[int]:
+    """The same where edges are off by up to `reach` longer sides of the object, of its mask (n, height, width)."""
+    sides = torch.maximum(masks.any(-1).sum(-1), masks.any(-2).sum(-1))
+    return [max(math.ceil(reach * side), 2) for side in sides.tolist()]
+
+
+def edge_band(alpha: Tensor, radius: int, step: int = 1) -> Tensor:
+    """Weight (height, width) in [0, 1]: 1 near the 0.5 contour of `alpha`, fading to 0 at `radius`; found on every
+    `step`-th pixel."""
+    height, width = alpha.shape
+    reach = round(radius / step)
+    inside = (_every(alpha[None, None], step) > 0.5).float()
     edge = _dilated(inside, 1) - inside
-    fade = max(radius // 2, 1)
-    return (2 * _box(_dilated(edge, radius), fade) - 1).clamp(0, 1)[0, 0]
+    fade = max(reach // 2, 1)
+    band = (2 * _box(_dilated(edge, reach), fade) - 1).clamp(0, 1)
+    return _resized(band, height, width)[0, 0]
 
 
-def guided_filter(guide: Tensor, values: Tensor, radius: int) -> Tensor:
-    """`values` (height, width) as local linear functions of the colours of `guide` (height, width, 3).
+def guided_filter(guide: Tensor, values: Tensor, radius: int, step: int = 1) -> Tensor:
+    """`values` (height, width) as local linear functions of the colours of `guide` (height, width, 3), found on every
+    `step`-th pixel.
 
-    Source: He, Sun, Tang, "Guided Image Filtering", TPAMI 2013, equations 19 to 21 (colour guidance).
+    Source: He, Sun, Tang, "Guided Image Filtering", TPAMI 2013, equations 19 to 21 (colour guidance); He, Sun, "Fast
+    Guided Filter", arXiv 1505.00996.
     """
-    colours = guide.permute(2, 0, 1)[None]
-    mean_guide = _box(colours, radius)
-    mean_value = _box(values[None, None], radius)
-    covariance = _box(colours * values, radius) - mean_guide * mean_value
-    slope = _solve_symmetric(_covariances(colours, mean_guide, radius), covariance)
+    height, width = values.shape
+    full, reach = guide.permute(2, 0, 1)[None], round(radius / step)
+    colours, small = _every(full, step), _every(values[None, None], step)
+    mean_guide = _box(colours, reach)
+    mean_value = _box(small, reach)
+    covariance = _box(colours * small, reach) - mean_guide * mean_value
+    slope = _solve_symmetric(_covariances(colours, mean_guide, reach), covariance)
     offset = mean_value - (slope * mean_guide).sum(1, keepdim=True)
-    return ((_box(slope, radius) * colours).sum(1, keepdim=True) + _box(offset, radius))[0, 0]
+    linear = _resized(_box(torch.cat([slope, offset], dim=1), reach), height, width)
+    return ((linear[:, :3] * full).sum(1, keepdim=True) + linear[:, 3:])[0, 0]
+
+
+def _every(values: Tensor, step: int) -> Tensor:
+    """Means (1, n, h, w) of squares of about `step` pixels."""
+    if step == 1:
+        return values
+    return functional.interpolate(
+        values, tuple(max(1, round(side / step)) for side in values.shape[-2:]), mode="area"
+    )
+
+
+def _resized(values: Tensor, height: int, width: int) -> Tensor:
+    if values.shape[-2:] == (height, width):
+        return values
+    return functional.interpolate(values, (height, width), mode="bilinear", align_corners=False)
 
 
 def grow(alpha: Tensor, pixels: float) -> Tensor:
@@ -189,11 +228,11 @@ def _dilated(values: Tensor, radius: int) -> Tensor:
     return functional.max_pool2d(rows, (1, span), 1, (0, radius))
 
 
-def _touched(band: Tensor, margin: int) -> Iterator[tuple[slice, slice]]:
-    """The rectangle where `band` is not 0, with `margin` for the filter's reach; none for an empty band."""
+def _around(mask: Tensor, margin: int) -> Iterator[tuple[slice, slice]]:
+    """The rectangle around `mask` with a `margin` for what is beside it; none for an empty mask."""
     spans = []
-    for axis, size in ((1, band.shape[0]), (0, band.shape[1])):
-        hit = torch.nonzero(band.amax(axis))
+    for axis, size in ((1, mask.shape[0]), (0, mask.shape[1])):
+        hit = torch.nonzero(mask.any(axis))
         if not len(hit):
             return
         spans.append(slice(max(0, int(hit[0]) - margin), min(size, int(hit[-1]) + 1 + margin)))

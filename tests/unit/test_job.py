@@ -149,7 +149,7 @@ TABLE: list[tuple[str, list[str], dict[str, Any], Job]] = [
         "flags over a preset",
         ["--text", "the man", "-p", "nuke", "--edge", "soft", "-f", "tiff"],
         {"text": "the man", "preset": "nuke", "edge": "soft", "format": "tiff"},
-        replace(PLAIN, exports=(ExportSpec("tiff"),), preset="nuke"),
+        replace(PLAIN, exports=(ExportSpec("tiff"),), refine=Refine("soft"), preset="nuke"),
     ),
     (
         "a pipe over a preset's formats",
@@ -212,7 +212,7 @@ def test_typed_prompts_go_before_spelled_ones(called: Called) -> None:
         ({"chunk": "many"}, "chunk is 'many': use a whole number"),
         ({"chunk": True}, "chunk is True: use a whole number"),
         ({"grow": float("inf")}, "grow is inf: use a number"),
-        ({"edge": "fuzzy"}, "edge is 'fuzzy': use soft, hard, refined"),
+        ({"edge": "fuzzy"}, "edge is 'fuzzy': use auto, soft, hard, refined"),
         ({"output": "-", "format": "png"}, "a pipe takes one format"),
         ({"format": []}, None),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests.media import pictures, write_pictures
 from tests.tiny import tiny_segmenter
@@ -184,6 +185,22 @@ def test_going_on_from_a_state_changes_nothing(segmenter: Segmenter, tmp_path: P
     second.restore(tmp_path)
     rest = [cut.result.mattes[0].alpha for cut in second.cut([shown()[6:]], INFO, Clock())]
     np.testing.assert_array_equal(rest, whole[6:])
+
+
+def test_edges_are_looked_for_as_far_as_the_model_is_off(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alpha(edge: str) -> NDArray[np.float32]:
+        (cut,) = cutter(segmenter, Text("dog", "dog"), refine=Refine(edge=edge), spool=tmp_path).cut(  # type: ignore[arg-type]
+            [shown()[:1]], INFO, Clock()
+        )
+        return cut.result.mattes[0].alpha
+
+    assert segmenter.reach == 0
+    np.testing.assert_array_equal(alpha("auto"), alpha("soft"))
+    monkeypatch.setattr(Segmenter, "reach", 0.08)
+    np.testing.assert_array_equal(alpha("auto"), alpha("refined"))
+    assert (alpha("auto") != alpha("soft")).any()
 
 
 def test_two_that_carry_one_name_are_one_matte(segmenter: Segmenter, tmp_path: Path) -> None:

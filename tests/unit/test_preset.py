@@ -66,7 +66,7 @@ def test_export_tables_become_options(tmp_path: Path) -> None:
         ("[refine]\nsharpness = 1", r"\[refine\]: unknown key 'sharpness'"),
         ("[refine]\ngrow = 'much'", r"\[refine\]: grow is 'much': use a number"),
         ("[refine]\nsmooth = 2", r"\[refine\]: smooth is 2"),
-        ("[refine]\nedge = 'fuzzy'", "edge is 'fuzzy': use soft, hard, refined"),
+        ("[refine]\nedge = 'fuzzy'", "edge is 'fuzzy': use auto, soft, hard, refined"),
         ("[engine]\nchunk = 0", r"\[engine\]: --chunk is 0"),
         ("[engine]\nchunk = true", "chunk is True: use a whole number"),
         ("[clip]\npath = 'a.mov'", r"\[clip\]: must be a table of options that names no clip"),

@@ -11,9 +11,11 @@ from x2roto.refine import (
     alpha_from_logits,
     band_radius,
     coverage,
+    edge_band,
     feather,
     grow,
     guided_filter,
+    reached,
     smooth,
     upsample,
 )
@@ -113,11 +115,77 @@ def test_refined_edges_follow_the_picture() -> None:
     assert errors["refined"] < errors["soft"] / 2
 
 
-def test_an_empty_matte_stays_empty() -> None:
-    alpha, _ = alpha_from_logits(
-        torch.full((1, 4, 4), -30.0), torch.rand(32, 32, 3), Refine(edge="refined", grow=2, feather=3)
-    )
+@pytest.mark.parametrize("reach", [0.0, 0.1])
+def test_an_empty_matte_stays_empty(reach: float) -> None:
+    options = Refine(edge="refined", grow=2, feather=3)
+    alpha, _ = alpha_from_logits(torch.full((1, 4, 4), -30.0), torch.rand(32, 32, 3), options, reach=reach)
     assert alpha.max() < 1e-6
+
+
+# ---- outlines that are off ----------------------------------------------------------------------------------
+
+
+def plate(truth: torch.Tensor, grain: float = 0.02) -> torch.Tensor:
+    """The colours of a thing on a background, with grain."""
+    thing, behind = torch.tensor([0.9, 0.4, 0.1]), torch.tensor([0.1, 0.3, 0.8])
+    noise = grain * torch.randn(*truth.shape[-2:], 3, generator=torch.Generator().manual_seed(5))
+    return (truth[0, ..., None] * thing + (1 - truth[0, ..., None]) * behind + noise).clamp(0, 1)
+
+
+def test_an_edge_that_is_off_is_found_where_the_plate_has_it() -> None:
+    """Outlines six pixels too far out and four too far in, soft over ten pixels."""
+    truth = disc(160, 50)
+    at = torch.arange(160) + 0.5 - 80
+    for radius in (56.0, 46.0):
+        logits = ((radius - torch.hypot(at[:, None], at[None])) / 2.5)[None]
+        found = {
+            name: alpha_from_logits(logits, plate(truth), Refine(edge=edge), reach=reach)[0]
+            for name, edge, reach in (("soft", "soft", 0.1), ("near", "refined", 0.0), ("far", "refined", 0.1))
+        }
+        errors = {name: float((alpha - truth).abs().sum()) / area(truth) for name, alpha in found.items()}
+        assert errors["far"] < 0.06
+        assert errors["far"] < errors["near"] / 3 < errors["soft"] / 3
+        # Solid inside, nothing outside, and hardly a pixel that is neither.
+        far = found["far"]
+        assert far.min() >= 0
+        assert far.max() <= 1
+        assert float(((far > 0.05) & (far < 0.95)).sum()) < 0.15 * area(truth)
+
+
+def test_auto_is_refined_where_outlines_are_off_and_soft_where_they_are_not() -> None:
+    truth, logits = disc(96, 30), 4 * (disc(96, 33) - 0.5)
+
+    def alpha(edge: str, reach: float) -> torch.Tensor:
+        return alpha_from_logits(logits, plate(truth), Refine(edge=edge), reach=reach)[0]  # type: ignore[arg-type]
+
+    assert torch.equal(alpha("auto", 0.08), alpha("refined", 0.08))
+    assert torch.equal(alpha("auto", 0.0), alpha("soft", 0.0))
+    assert torch.equal(alpha("soft", 0.08), alpha("soft", 0.0))
+    assert not torch.equal(alpha("auto", 0.08), alpha("auto", 0.0))
+
+
+def test_how_far_is_looked_follows_the_objects_size() -> None:
+    masks = torch.zeros(3, 400, 300, dtype=torch.bool)
+    masks[0, 100:300, 50:100] = True
+    masks[1, 10:20, 10:15] = True
+    assert reached(masks, 0.08) == [16, 2, 2]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_filter_that_works_on_fewer_pixels_finds_the_same_function(step: int) -> None:
+    guide = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(2)), (60, 63), mode="bicubic"
+    )[0].permute(1, 2, 0)
+    values = 0.2 + guide @ torch.tensor([0.3, 0.1, 0.2])
+    assert torch.allclose(guided_filter(guide, values, 15, step), values, atol=2e-2)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_the_band_lies_about_the_edge_and_fades(step: int) -> None:
+    band = edge_band((ramp(96, 48, 96)[0] > 0).float(), 12, step)
+    assert band.shape == (96, 96)
+    assert band[48, 44:52].min() == 1
+    assert band[48, :30].max() == band[48, 66:].max() == 0
 
 
 def test_smoothing_removes_flicker_on_a_still_picture() -> None:

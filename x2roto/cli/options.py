@@ -22,6 +22,7 @@ class OnBadFrame(StrEnum):
 class Edge(StrEnum):
     """How the edge of a matte is drawn."""
 
+    AUTO = "auto"
     SOFT = "soft"
     HARD = "hard"
     REFINED = "refined"
@@ -122,7 +123,10 @@ Seed = Annotated[int | None, option("--seed", help="Seed of everything random.",
 
 
 EdgeKind = Annotated[
-    Edge | None, option("--edge", help="soft, hard, or refined (follows the plate's colours).", panel=MATTE)
+    Edge | None,
+    option(
+        "--edge", help="soft, hard, refined (follows the plate's colours), or auto (as fits the model).", panel=MATTE
+    ),
 ]
 Grow = Annotated[float | None, option("--grow", help="Pixels outwards; negative: inwards.", panel=MATTE)]
 Feather = Annotated[float | None, option("--feather", help="Pixels of fade on either side.", panel=MATTE)]

@@ -117,6 +117,11 @@ class Segmenter:
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def reach(self) -> float:
+        """How far from its outlines true edges may be, in longer sides of the object; 0: nearer than a cell."""
+        return self.model.config.outliner.reach if self.model.outliner is not None else 0.0
+
     def glimpse_count(self, prompts: Sequence[Prompt]) -> int:
         """How many frames of the range the language model wants to see for these prompts."""
         return max(tasks.task_for(prompt, "video").glimpse for prompt in prompts)

@@ -106,13 +106,15 @@ class OutlinerConfig:
     """What draws the outlines of objects with the finder's eyes (`model/outliner.py`). `dim` 0: nothing, as released.
     `tokens`: width of what is compared. `side`: of the square that the eyes see of a window, 0 for the mask
     encoder's; outlines are drawn on a quarter of it. `alone`: after an object's first frame it draws without the
-    network's masks, which then nobody asks for."""
+    network's masks, which then nobody asks for. `reach`: how far what is drawn may be from true edges, in longer
+    sides of the object; a window of 64 cells shows about 36 of it."""
 
     dim: int = 0
     tokens: int = 64
     blocks: int = 3
     side: int = 0
     alone: bool = False
+    reach: float = 0.08
 
 
 @dataclass(frozen=True, slots=True)
