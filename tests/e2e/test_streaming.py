@@ -32,8 +32,11 @@ def picture(index: int) -> Frame:
     return Frame(index, None, noise)
 
 
-def tracker(**options: object) -> Tracker:
+def tracker(*, double: bool = False, **options: object) -> Tracker:
+    """`double`: in double precision, in which rounding does not count."""
     segmenter = tiny_segmenter()
+    if double:
+        segmenter.model.double()
     (query,) = segmenter.read(PROMPTS, [picture(i).rgb for i in range(0, 16, 2)])
     return segmenter.track(query, **options)
 
@@ -87,9 +90,10 @@ def test_chunk_size_changes_nothing(chunk: int) -> None:
 
 
 def test_frames_encoded_together_are_those_encoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = logits(results(tracker(), 0, 30, 7))
+    # Kernels round otherwise for other batches, on some processors by enough to grow over the frames.
+    one = logits(results(tracker(double=True), 0, 30, 7))
     monkeypatch.setattr(tracking, "ALONE", frozenset())
-    together = logits(results(tracker(chunk=7), 0, 30, 7))
+    together = logits(results(tracker(chunk=7, double=True), 0, 30, 7))
     assert (one - together).abs().max() < 1e-4
 
 

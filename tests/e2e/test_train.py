@@ -244,7 +244,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, sharding
     for one, two in zip(*noted, strict=True):
         numbers = {name for name, value in one.items() if isinstance(value, float)}
         # Sums over a batch round otherwise where it is cut in two.
-        assert {name: two[name] for name in numbers} == pytest.approx({name: one[name] for name in numbers}, rel=5e-4)
+        assert {name: two[name] for name in numbers} == pytest.approx({name: one[name] for name in numbers}, rel=2e-3)
 
 
 @pytest.mark.slow
