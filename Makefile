@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml
 DEMO_FORMATS := --format png --format exr --format prores --format composite --format overlay --format contact
 
 demo: setup
-	$(BIN)/x2roto segment demo/juggle.mp4 --box man=406,30,534,448 --frames 1001-1072 --edge refined \
+	$(BIN)/x2roto segment demo/juggle.mp4 --box man=406,30,534,448 --frames 1001-1072 \
 		$(DEMO_FORMATS) -o out/juggle --overwrite
 	$(BIN)/x2roto footage make --out out/drawn-clip --count 1 --seed 29 --size 640x360 --frames 48
 	$(BIN)/x2roto segment out/drawn-clip/000000/frames --text "man=the right man" --rate 24 --shot drawn \

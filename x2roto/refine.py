@@ -56,8 +56,7 @@ def alpha_from_logits(
     if options.edge == "hard":
         alpha = (fine > 0).float()
     elif reach and options.edge in ("auto", "refined"):
-        sides = guided(coverage(fine, CRISP), rgb.float(), reached(fine > 0, reach))
-        alpha = (CONTRAST * (sides - 0.5) + 0.5).clamp(0, 1)
+        alpha = sought(fine, rgb.float(), reach)
     elif options.edge == "refined":
         radii = band_radius(coverage(fine, options.temperature), cell=width / logits.shape[-1])
         alpha = guided(coverage(fine, CRISP), rgb.float(), radii)
@@ -89,16 +88,34 @@ def coverage(logits: Tensor, temperature: float) -> Tensor:
     return torch.sigmoid(logits / torch.clamp(slope / 4, min=temperature))
 
 
+def sought(logits: Tensor, rgb: Tensor, reach: float) -> Tensor:
+    """Alpha of plate-size `logits` (n, height, width) whose edges are where the plate has some, within `reach` longer
+    sides of each object."""
+    alpha = torch.zeros_like(logits)
+    for index, mask in enumerate(logits > 0):
+        for rows, columns in _around(mask):
+            radius = max(math.ceil(reach * max(rows.stop - rows.start, columns.stop - columns.start)), 2)
+            near = _wider(rows, 2 * radius, len(mask)), _wider(columns, 2 * radius, mask.shape[1])
+            outline = coverage(logits[index][near][None], CRISP)[0]
+            sides = _followed(outline, rgb[near], radius)
+            alpha[index][near] = (CONTRAST * (sides - 0.5) + 0.5).clamp(0, 1)
+    return alpha
+
+
 def guided(alpha: Tensor, rgb: Tensor, radii: Sequence[int]) -> Tensor:
     """Alpha whose edge follows the plate's colours in a band of each object's radius, else unchanged."""
     refined = alpha.clone()
     for index, radius in enumerate(radii):
-        for rows, columns in _around(alpha[index] > 0.5, margin=2 * radius):
-            window = alpha[index, rows, columns]
-            step = max(1, radius // WORKING)
-            followed = guided_filter(rgb[rows, columns], window, radius, step)
-            refined[index, rows, columns] = torch.lerp(window, followed, edge_band(window, radius, step))
+        for rows, columns in _around(alpha[index] > 0.5):
+            near = _wider(rows, 2 * radius, alpha.shape[1]), _wider(columns, 2 * radius, alpha.shape[2])
+            refined[index][near] = _followed(alpha[index][near], rgb[near], radius)
     return refined.clamp(0, 1)
+
+
+def _followed(alpha: Tensor, rgb: Tensor, radius: int) -> Tensor:
+    """Alpha (height, width) as the colours about its edge have it, within `radius`."""
+    step = max(1, radius // WORKING)
+    return torch.lerp(alpha, guided_filter(rgb, alpha, radius, step), edge_band(alpha, radius, step))
 
 
 def band_radius(alpha: Tensor, cell: float) -> list[int]:
@@ -115,12 +132,6 @@ def band_radius(alpha: Tensor, cell: float) -> list[int]:
     length = (down + across) * (math.pi / 4)
     widths = (area / length.clamp(min=1)).tolist()
     return [min(max(math.ceil(max(width, cell) / 2), 2), MAX_BAND) for width in widths]
-
-
-def reached(masks: Tensor, reach: float) -> list[int]:
-    """The same where edges are off by up to `reach` longer sides of the object, of its mask (n, height, width)."""
-    sides = torch.maximum(masks.any(-1).sum(-1), masks.any(-2).sum(-1))
-    return [max(math.ceil(reach * side), 2) for side in sides.tolist()]
 
 
 def edge_band(alpha: Tensor, radius: int, step: int = 1) -> Tensor:
@@ -228,15 +239,20 @@ def _dilated(values: Tensor, radius: int) -> Tensor:
     return functional.max_pool2d(rows, (1, span), 1, (0, radius))
 
 
-def _around(mask: Tensor, margin: int) -> Iterator[tuple[slice, slice]]:
-    """The rectangle around `mask` with a `margin` for what is beside it; none for an empty mask."""
+def _around(mask: Tensor) -> Iterator[tuple[slice, slice]]:
+    """The rectangle around `mask` (height, width); none for an empty one."""
     spans = []
-    for axis, size in ((1, mask.shape[0]), (0, mask.shape[1])):
+    for axis in (1, 0):
         hit = torch.nonzero(mask.any(axis))
         if not len(hit):
             return
-        spans.append(slice(max(0, int(hit[0]) - margin), min(size, int(hit[-1]) + 1 + margin)))
+        spans.append(slice(int(hit[0]), int(hit[-1]) + 1))
     yield spans[0], spans[1]
+
+
+def _wider(span: slice, margin: int, size: int) -> slice:
+    """The same with a margin for what is beside it."""
+    return slice(max(0, span.start - margin), min(size, span.stop + margin))
 
 
 def _covariances(colours: Tensor, mean: Tensor, radius: int) -> dict[tuple[int, int], Tensor]:

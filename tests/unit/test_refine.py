@@ -15,7 +15,6 @@ from x2roto.refine import (
     feather,
     grow,
     guided_filter,
-    reached,
     smooth,
     upsample,
 )
@@ -165,10 +164,16 @@ def test_auto_is_refined_where_outlines_are_off_and_soft_where_they_are_not() ->
 
 
 def test_how_far_is_looked_follows_the_objects_size() -> None:
-    masks = torch.zeros(3, 400, 300, dtype=torch.bool)
-    masks[0, 100:300, 50:100] = True
-    masks[1, 10:20, 10:15] = True
-    assert reached(masks, 0.08) == [16, 2, 2]
+    """Outlines six pixels off: of a large thing that is mended, of a small one not. Neither knows of the other."""
+    at = torch.arange(200) + 0.5
+    large, small = (torch.hypot(at[:, None] - y, at[None] - x) for y, x in ((90, 70), (170, 170)))
+    truth = torch.maximum((48 - large + 0.5).clamp(0, 1), (10 - small + 0.5).clamp(0, 1))[None]
+    logits = torch.stack([54 - large, 16 - small])
+    alpha, _ = alpha_from_logits(logits, plate(truth), Refine(), reach=0.1)
+    assert area(alpha[0]) == pytest.approx(torch.pi * 48**2, rel=0.06)
+    assert area(alpha[1]) > 1.5 * torch.pi * 10**2
+    apart = [alpha_from_logits(one[None], plate(truth), Refine(), reach=0.1)[0][0] for one in logits]
+    assert torch.equal(alpha, torch.stack(apart))
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
