@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,6 +28,8 @@ WORKING = 3
 # Contrast of an edge that was looked for far around: there the filter says on which side a pixel is, and not how much
 # of the pixel is covered.
 CONTRAST = 4.0
+# Alpha above which pixels are parts of one thing where they touch.
+SPECK = 0.02
 # Mean picture change (of 1) at which the previous alpha starts to lose its say, and at which it has none.
 STILL, MOVING = 3 / 255, 10 / 255
 # Alpha change at which an edge counts as having moved.
@@ -98,8 +101,19 @@ def sought(logits: Tensor, rgb: Tensor, reach: float) -> Tensor:
             near = _wider(rows, 2 * radius, len(mask)), _wider(columns, 2 * radius, mask.shape[1])
             outline = coverage(logits[index][near][None], CRISP)[0]
             sides = _followed(outline, rgb[near], radius)
-            alpha[index][near] = (CONTRAST * (sides - 0.5) + 0.5).clamp(0, 1)
+            alpha[index][near] = _attached((CONTRAST * (sides - 0.5) + 0.5).clamp(0, 1), outline > 0.5)
     return alpha
+
+
+def _attached(alpha: Tensor, drawn: Tensor) -> Tensor:
+    """Alpha (height, width) without the parts of which nothing was `drawn`: what is near and of the same colours."""
+    parts, count = ndimage.label((alpha > SPECK).cpu().numpy())
+    if not count:
+        return alpha
+    kept = torch.zeros(count + 1, dtype=torch.bool, device=alpha.device)
+    numbers = torch.from_numpy(parts).to(alpha.device)
+    kept[numbers[drawn]] = True
+    return alpha * kept[numbers]
 
 
 def guided(alpha: Tensor, rgb: Tensor, radii: Sequence[int]) -> Tensor:

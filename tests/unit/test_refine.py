@@ -151,6 +151,17 @@ def test_an_edge_that_is_off_is_found_where_the_plate_has_it() -> None:
         assert float(((far > 0.05) & (far < 0.95)).sum()) < 0.15 * area(truth)
 
 
+def test_what_is_near_and_of_the_same_colours_is_not_the_object() -> None:
+    """A ball of the disc's colours beside it, of which nothing was drawn."""
+    at = torch.arange(160) + 0.5
+    ball = (5 - torch.hypot(at[:, None] - 80, at[None] - 138) + 0.5).clamp(0, 1)[None]
+    truth = disc(160, 50)
+    logits = 4 * (disc(160, 52) - 0.5)
+    alpha, _ = alpha_from_logits(logits, plate(torch.maximum(truth, ball)), Refine(), reach=0.1)
+    assert alpha[ball > 0].max() < 0.05
+    assert area(alpha) == pytest.approx(area(truth), rel=0.03)
+
+
 def test_auto_is_refined_where_outlines_are_off_and_soft_where_they_are_not() -> None:
     truth, logits = disc(96, 30), 4 * (disc(96, 33) - 0.5)
 
