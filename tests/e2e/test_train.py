@@ -69,7 +69,9 @@ def command(config: Path, out: Path, *, processes: int = 1) -> subprocess.Popen[
     """`x2roto train` in processes of its own, each with one thread."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     module = ["-m", "x2roto", "train", str(config), "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    # Kernels for newer processors round otherwise for other batches, by more than what is compared here may differ.
+    plain = {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    environment = {**os.environ, **plain, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
         [sys.executable, *(launcher if processes > 1 else []), *module],
         cwd=REPOSITORY,
@@ -244,7 +246,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path, sharding
     for one, two in zip(*noted, strict=True):
         numbers = {name for name, value in one.items() if isinstance(value, float)}
         # Sums over a batch round otherwise where it is cut in two.
-        assert {name: two[name] for name in numbers} == pytest.approx({name: one[name] for name in numbers}, rel=2e-3)
+        assert {name: two[name] for name in numbers} == pytest.approx({name: one[name] for name in numbers}, rel=5e-4)
 
 
 @pytest.mark.slow
