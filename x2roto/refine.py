@@ -96,9 +96,9 @@ def sought(logits: Tensor, rgb: Tensor, reach: float) -> Tensor:
     sides of each object."""
     alpha = torch.zeros_like(logits)
     for index, mask in enumerate(logits > 0):
-        for rows, columns in _around(mask):
-            radius = max(math.ceil(reach * max(rows.stop - rows.start, columns.stop - columns.start)), 2)
-            near = _wider(rows, 2 * radius, len(mask)), _wider(columns, 2 * radius, mask.shape[1])
+        for spans in _around(mask):
+            radius = max(math.ceil(reach * max(span.stop - span.start for span in spans)), 2)
+            near = _wider(spans, 2 * radius, mask.shape)
             outline = coverage(logits[index][near][None], CRISP)[0]
             sides = _followed(outline, rgb[near], radius)
             alpha[index][near] = _attached((CONTRAST * (sides - 0.5) + 0.5).clamp(0, 1), outline > 0.5)
@@ -120,8 +120,8 @@ def guided(alpha: Tensor, rgb: Tensor, radii: Sequence[int]) -> Tensor:
     """Alpha whose edge follows the plate's colours in a band of each object's radius, else unchanged."""
     refined = alpha.clone()
     for index, radius in enumerate(radii):
-        for rows, columns in _around(alpha[index] > 0.5):
-            near = _wider(rows, 2 * radius, alpha.shape[1]), _wider(columns, 2 * radius, alpha.shape[2])
+        for spans in _around(alpha[index] > 0.5):
+            near = _wider(spans, 2 * radius, alpha.shape[1:])
             refined[index][near] = _followed(alpha[index][near], rgb[near], radius)
     return refined.clamp(0, 1)
 
@@ -264,9 +264,12 @@ def _around(mask: Tensor) -> Iterator[tuple[slice, slice]]:
     yield spans[0], spans[1]
 
 
-def _wider(span: slice, margin: int, size: int) -> slice:
-    """The same with a margin for what is beside it."""
-    return slice(max(0, span.start - margin), min(size, span.stop + margin))
+def _wider(spans: tuple[slice, slice], margin: int, shape: torch.Size) -> tuple[slice, ...]:
+    """The same rectangle of a picture of that shape with a margin for what is beside it."""
+    return tuple(
+        slice(max(0, span.start - margin), min(size, span.stop + margin))
+        for span, size in zip(spans, shape, strict=True)
+    )
 
 
 def _covariances(colours: Tensor, mean: Tensor, radius: int) -> dict[tuple[int, int], Tensor]:

@@ -81,11 +81,11 @@ def test_what_is_of_one_class_is_of_no_other(segmenter: Segmenter, monkeypatch: 
         return Found(masks[:, ::2, ::2], masks, torch.tensor([3.0, 3.0]))
 
     monkeypatch.setattr(segmenter.model, "find", find)
-    dog, cat = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]}, apart=True)
+    (dog,), (cat,) = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]}, apart=True)
     assert [len(boxes(seen, apart=True)) for seen in (dog, cat)] == [1, 1]
     assert not ((dog.mask_hw > 0) & (cat.mask_hw > 0)).any()
     both = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]})
-    assert [len(boxes(seen, apart=True)) for seen in both] == [2, 2]
+    assert [len(boxes(seen, apart=True)) for (seen,) in both] == [2, 2]
 
 
 def test_without_other_frames_only_the_first_is_looked_at(segmenter: Segmenter) -> None:
@@ -168,7 +168,8 @@ def boxed(*edges: float) -> Box:
 
 
 def test_what_words_could_mean_is_every_part_on_every_frame_the_surest_first(segmenter: Segmenter) -> None:
-    found = things(segmenter, ("the man", "the man moving left"), LOOKED)
+    man, moving = sightings(segmenter, ("the man", "the man moving left"), LOOKED)
+    found = things([*man, *moving])
     assert len(found) == 2 * 2 * len(LOOKED)
     assert [thing.score for thing in found] == sorted((thing.score for thing in found), reverse=True)
     assert found[0].box == Box("", 0.5, 0.25, 0.75, 0.5, frame=12, relative=True)

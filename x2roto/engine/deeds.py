@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from x2roto.engine.finding import Thing, edges
+from x2roto.engine.finding import Thing, edges_of
 from x2roto.prompt import Box
 
 # Most things that are followed, and how sure of one the finder must be, as a share of its surest.
@@ -40,7 +40,7 @@ class Course:
     @classmethod
     def of(cls, masks: Sequence[NDArray[np.bool_]]) -> Self:
         """The course of what has these masks (h, w)."""
-        return cls(np.array([edges(mask) if mask.any() else (np.nan,) * 4 for mask in masks]))
+        return cls(np.array([edges_of(mask) or (np.nan,) * 4 for mask in masks]))
 
     @property
     def seen_t(self) -> NDArray[np.bool_]:

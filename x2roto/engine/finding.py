@@ -19,6 +19,7 @@ from torch import Tensor
 from x2roto.engine.identity import EMPTY, mean_coverage
 from x2roto.engine.model.finder import padded
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START
+from x2roto.matte import bounds
 from x2roto.prompt import Box
 
 if TYPE_CHECKING:
@@ -53,30 +54,28 @@ class Thing:
 
 def sightings(
     segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb], *, apart: bool = False
-) -> list[Sighting]:
-    """Each phrase on the frame, of those `looked` at by source index, where it is seen best. `apart`: they are
-    classes, and what is of one is of no other."""
+) -> list[list[Sighting]]:
+    """Each phrase on every frame `looked` at, by source index. `apart`: they are classes, and what is of one is of no
+    other."""
     ids, valid = _spelt(segmenter, phrases)
-    best: list[Sighting | None] = [None] * len(phrases)
+    seen: list[list[Sighting]] = [[] for _ in phrases]
     for index, rgb in looked.items():
         masks, presence = _found(segmenter, ids, valid, rgb)
         if apart:
             masks = _surest(masks, presence)
-        for number, (mask, there) in enumerate(zip(masks, presence.tolist(), strict=True)):
-            score, before = there * mean_coverage(mask), best[number]
-            if before is None or score > before.score:
-                best[number] = Sighting(index, mask, there, score)
-    return [seen for seen in best if seen is not None]
+        for each, mask, there in zip(seen, masks, presence.tolist(), strict=True):
+            each.append(Sighting(index, mask, there, there * mean_coverage(mask)))
+    return seen
 
 
-def things(segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb]) -> list[Thing]:
-    """All that any of the phrases could mean on any of the frames, the surest first."""
-    ids, valid = _spelt(segmenter, phrases)
-    found: list[Thing] = []
-    for index, rgb in looked.items():
-        for mask, there in zip(*_found(segmenter, ids, valid, rgb), strict=True):
-            seen = Sighting(index, mask, float(there), float(there) * mean_coverage(mask))
-            found += [Thing(box, seen.presence * sure) for box, sure in _parts(seen)]
+def best(seen: Sequence[Sighting]) -> Sighting:
+    """The frame on which a phrase is seen best, the first of equals."""
+    return max(seen, key=lambda one: one.score)
+
+
+def things(seen: Sequence[Sighting]) -> list[Thing]:
+    """All that could be meant on any of the frames, the surest first."""
+    found = [Thing(box, one.presence * sure) for one in seen for box, sure in _parts(one)]
     return sorted(found, key=lambda thing: -thing.score)
 
 
@@ -121,11 +120,14 @@ def _parts(seen: Sighting) -> list[tuple[Box, float]]:
 
 
 def _around(mask_hw: NDArray[np.bool_], frame: int | None) -> Box:
-    return Box("", *edges(mask_hw), frame, relative=True)
+    edges = edges_of(mask_hw)
+    assert edges is not None
+    return Box("", *edges, frame, relative=True)
 
 
-def edges(mask_hw: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a mask that is not empty, in its sides."""
-    height, width = mask_hw.shape
-    rows, columns = np.flatnonzero(mask_hw.any(1)), np.flatnonzero(mask_hw.any(0))
-    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+def edges_of(mask_hw: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of a mask in its sides; None if it is empty."""
+    if (spans := bounds(mask_hw)) is None:
+        return None
+    (rows, columns), (height, width) = spans, mask_hw.shape
+    return columns.start / width, rows.start / height, columns.stop / width, rows.stop / height

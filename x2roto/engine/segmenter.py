@@ -20,8 +20,8 @@ from torch import Tensor
 from x2roto.clip import Frame, both_ways
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
-from x2roto.engine.deeds import Course, Told, doing, told
-from x2roto.engine.finding import boxes, sightings, things
+from x2roto.engine.deeds import Course, Deed, doing, told
+from x2roto.engine.finding import Thing, best, boxes, sightings, things
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
 from x2roto.engine.model.region_sampler import cell_cover, draw_points
@@ -310,14 +310,17 @@ class Segmenter:
         words = wordings(request.prompts)
         targets = self._targets(request.prompts, (), close=True, outlined=False)
         classes = isinstance(request.prompts[0], Classes)
-        seen_best = sightings(self, words, looked, apart=classes)
-        for target, phrase, sighting in zip(targets, words, seen_best, strict=True):
+        motions = {} if classes or len(looked) == 1 else {phrase: told(phrase) for phrase in words}
+        asked = [*words, *(motion.who for motion in motions.values() if motion is not None)]
+        everywhere = dict(zip(asked, sightings(self, asked, looked, apart=classes), strict=True))
+        for target, phrase in zip(targets, words, strict=True):
             apart = target.kind is Kind.THINGS
-            motion = None if classes or len(looked) == 1 else told(phrase)
+            sighting = best(everywhere[phrase])
             sure = sighting.presence >= reading.presence
             found = boxes(sighting, apart=apart) if sure else []
-            if motion is not None:
-                found = self._doing(motion, phrase, seen, looked, reading, sure=sure) or found
+            if (motion := motions.get(phrase)) is not None:
+                could = things([*everywhere[motion.who], *everywhere[phrase]])
+                found = self._doing(motion.deed, could, seen, looked, reading, sure=sure) or found
             if not found:
                 yield self._absent(replace(target, kind=Kind.ABSENT, number=int(apart)))
             for number, box in enumerate(found[: reading.instances or None], start=1):
@@ -326,7 +329,7 @@ class Segmenter:
                 yield replace(query, targets=((replace(one, number=number if apart else 0),),))
 
     def _doing(
-        self, motion: Told, phrase: str, seen: _Glimpse, looked: Mapping[int | None, Rgb], reading: Reading,
+        self, deed: Deed, could: Sequence[Thing], seen: _Glimpse, looked: Mapping[int | None, Rgb], reading: Reading,
         *, sure: bool,
     ) -> list[Box]:  # fmt: skip
         """What of all that could be meant moves as it is told, if anything does; `sure`: that something does."""
@@ -338,9 +341,8 @@ class Segmenter:
             results = both_ways(lambda part: self.track(query).step(part), shots, frames.index(box.frame))
             return Course.of([(result.seen[0].logits > 0).cpu().numpy() for result in results])
 
-        found = things(self, (motion.who, phrase), looked)
-        likely = [thing for thing in found if thing.score >= HINT * reading.presence]
-        box = doing(motion.deed, likely, frames, follow, sure=sure)
+        likely = [thing for thing in could if thing.score >= HINT * reading.presence]
+        box = doing(deed, likely, frames, follow, sure=sure)
         return [] if box is None else [box]
 
     def _boxed(self, box: Box, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading) -> Query:
