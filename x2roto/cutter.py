@@ -74,12 +74,21 @@ class State:
 class Cutter:
     """All passes of a job and the way from their logits to mattes."""
 
-    def __init__(self, segmenter: Segmenter, passes: Sequence[Pass], tracks: Sequence[Track], refine: Refine) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        passes: Sequence[Pass],
+        tracks: Sequence[Track],
+        refine: Refine,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """`notes`: what to tell of how the prompts were read."""
         labels = [label for each in passes for label in each.labels]
         self.passes = passes
         self.tracks = _with_found(tracks, labels)
         # A prompt and a caption may name the same thing: that is one matte.
         self._rows = [[row for row, label in enumerate(labels) if label == track.label] for track in self.tracks]
+        self.notes = tuple(notes)
         self._segmenter = segmenter
         self._refine = refine
         self._previous: Previous | None = None
@@ -112,7 +121,7 @@ class Cutter:
             Pass(segmenter, query, shot.first, job.engine, work / f"back-{number}")
             for number, query in enumerate(queries)
         ]
-        return cls(segmenter, passes, named_tracks(job), job.refine)
+        return cls(segmenter, passes, named_tracks(job), job.refine, segmenter.notes(shot.prompts))
 
     @property
     def captions(self) -> tuple[str, ...]:

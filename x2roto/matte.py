@@ -133,6 +133,14 @@ def bounds(alpha: NDArray[Any], margin: int = 0) -> tuple[slice, slice] | None:
     return top_left[0], top_left[1]
 
 
+def edges_of(mask_hw: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of a mask in its sides; None if it is empty."""
+    if (spans := bounds(mask_hw)) is None:
+        return None
+    (rows, columns), (height, width) = spans, mask_hw.shape
+    return columns.start / width, rows.start / height, columns.stop / width, rows.stop / height
+
+
 def foreground(rgb: FloatArray, alpha: FloatArray, margin: int = 16) -> FloatArray:
     """Straight colour of the object without the background that soft edges have mixed in.
 

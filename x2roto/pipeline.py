@@ -62,7 +62,8 @@ class Summary:
     """What a run did. Frame numbers are the artist's.
 
     `matched`: whether anything was found on any frame. `held`: frames a stand-in was used for, with the reason.
-    `outputs`: the files that hold more than a frame. `resumed`: how many of the frames an earlier run had made.
+    `outputs`: the files that hold more than a frame. `notes`: a line on each thing that was looked for in other words
+    than were said. `resumed`: how many of the frames an earlier run had made.
     `seconds`: of this run, from the first frame on.
     """
 
@@ -73,6 +74,7 @@ class Summary:
     held: Mapping[int, str]
     captions: tuple[str, ...]
     outputs: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
     resumed: int = 0
     seconds: float = 0.0
     timing: Timing = field(default_factory=Timing)
@@ -225,6 +227,7 @@ class _Run:
             held=tally.held,
             captions=self.cutter.captions,
             outputs=tuple(others),
+            notes=self.cutter.notes,
             resumed=resumed,
             seconds=self.clock.seconds,
             timing=self.clock.timing,
@@ -251,6 +254,7 @@ def _recorded(record: Record) -> Summary:
         held={int(number): reason for number, reason in summary["held"].items()},
         captions=tuple(summary["captions"]),
         outputs=tuple(record.folder / movie["file"] for movie in said["movies"]),
+        notes=tuple(summary.get("notes", ())),
         resumed=summary["frames"],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from x2roto.engine.model_folder import PACKAGED_MODEL, damaged_files, find_model
 from x2roto.engine.segmenter import load_segmenter
 from x2roto.evaluate.metrics.boundary import region_similarity
 from x2roto.prompt import Box, Classes, Text
+from x2roto.record import NAME
 from x2roto.train.footage import Material, Shape, film
 from x2roto.train.footage.dataset import FilmedClip
 
@@ -78,6 +80,19 @@ def test_it_cuts_what_a_box_is_drawn_around(seed: tuple[int, int], run: Run, tmp
     assert len(mattes) == len(masks[actor])
     found = [matte > np.iinfo(matte.dtype).max // 2 for matte in mattes]
     assert np.mean([region_similarity(true, seen) for true, seen in zip(masks[actor], found, strict=True)]) > 0.5
+
+
+def test_it_tells_what_it_makes_of_words(run: Run, tmp_path: Path) -> None:
+    source, out = written(filmed(SEEDS[0], 3), tmp_path / "clip"), tmp_path / "out"
+    words = ("--text", "chap=that chap in a red hoodie", "--text", "sky=the sky")
+    asked = ("segment", source, "--model", PACKAGED_MODEL, *words)
+    plan = json.loads(run(*asked, "-o", out, "--dry-run").out)
+    result = run(*asked, "-o", out)
+    _, *said = result.err.splitlines()[:3]
+    assert "'that chap in a red hoodie' as 'the man in red'" in said[0]
+    assert "has not learnt what 'the sky' is" in said[1]
+    assert plan["notes"][-2:] == said
+    assert json.loads((out / NAME).read_text())["summary"]["notes"] == said
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])

@@ -26,12 +26,14 @@ from x2roto.cli.app import main
 from x2roto.clip import Frame
 from x2roto.engine.model_folder import find_model
 from x2roto.engine.segmenter import Segmenter, load_segmenter
+from x2roto.engine.wording import Lexicon
 from x2roto.prompt import Box, Classes, Prompt, Text, slug
 from x2roto.train.config import load_config
 from x2roto.train.initial import LEARNT_ALONE
 from x2roto.train.report import jaccard
 from x2roto.train.samples import ClipSample
 from x2roto.train.trainer import Trainer
+from x2roto.train.words import footage_lexicon
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -172,6 +174,7 @@ def test_a_sight_run_changes_finder_and_outliner_and_nothing_else(train: Train, 
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"finder", "outliner"}
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("finder.eyes."))
+    assert Lexicon.read(tmp_path / "sight" / "model") == footage_lexicon()
 
 
 @pytest.mark.parametrize("stopped", [1, 2, 3])

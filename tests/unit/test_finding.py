@@ -15,10 +15,11 @@ from x2roto.clip import Frame
 from x2roto.engine.finding import Sighting, boxes, sightings, things
 from x2roto.engine.identity import Kind
 from x2roto.engine.model.finder import Found
-from x2roto.engine.segmenter import Reading, Segmenter
+from x2roto.engine.segmenter import Reading, Segmenter, wordings
 from x2roto.engine.shot import Query
 from x2roto.engine.tracker import placed_side
 from x2roto.prompt import Box, Classes, Question, Text
+from x2roto.train.words import footage_lexicon
 
 MEMORY = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
 MAN = Text("man", "the man")
@@ -223,3 +224,35 @@ def test_on_a_single_frame_nothing_moves(segmenter: Segmenter, monkeypatch: pyte
     (query,) = segmenter.read([Text("man", "the man moving to the right", frame=12)], FRAMES, {12: FRAMES[2]})
     assert query.start == 12
     assert not query.absent
+
+
+def test_words_are_put_as_the_model_knows_them(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter.lexicon = footage_lexicon()
+    asked: list[str] = []
+    spelt = segmenter.tokenizer.encode
+
+    class Listening:
+        def __getattr__(self, name: str) -> object:
+            return getattr(tokenizer, name)
+
+        def encode(self, text: str, **options: bool) -> object:
+            asked.append(text)
+            return spelt(text, **options)
+
+    tokenizer = segmenter.tokenizer
+    monkeypatch.setattr(segmenter, "tokenizer", Listening())
+    (query,) = segmenter.read([Text("him", "that tennis player leaving the frame")], FRAMES, looked=LOOKED)
+    assert [target.name for (target,) in query.targets] == ["him"]
+    phrases = [text for text in asked if text.startswith("<p>")]
+    assert phrases == ["<p>the person leaving the frame</p>", "<p>the person</p>"]
+
+
+def test_what_no_known_word_names_is_nowhere(segmenter: Segmenter) -> None:
+    segmenter.lexicon = footage_lexicon()
+    assert segmenter.notes([MAN]) == []
+    for prompt in (Text("it", "the reflection"), Classes("all", ("sky",), ("haze",))):
+        assert len(segmenter.notes([prompt])) == len(wordings([prompt]))
+        (query,) = segmenter.read([prompt], FRAMES, looked=LOOKED)
+        assert query.absent
+    both = segmenter.read([Text("it", "the reflection"), MAN], FRAMES, looked=LOOKED)
+    assert sorted(query.absent for query in both) == [False, True]

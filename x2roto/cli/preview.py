@@ -55,12 +55,14 @@ def preview(
         del options[name]
 
     from x2roto.engine.model_folder import notice
+    from x2roto.engine.wording import notes_on
     from x2roto.preset import build_job, find_preset
     from x2roto.still import preview as write_preview
 
     job = build_job(clip, options, preset=find_preset(preset) if preset else None)
     path, cut = write_preview(job, output, frame)
-    typer.echo(notice(job.engine.model), err=True)
+    for line in (notice(job.engine.model), *notes_on(job.engine.model, job.prompts)):
+        typer.echo(line, err=True)
     for label, facts in cut.facts.items():
         found = f"score {facts.score:.2f}, {100 * facts.area:.1f} % of the plate" if facts.score else "not found"
         typer.echo(f"{label}: {found}", err=True)

@@ -131,15 +131,21 @@ def _run(job: Job, style: Style, log_json: Path | None, *, resume: bool, overwri
 
 
 def _announced(job: Job, report: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Says which model it is before the first frame; a run that cannot begin has only its error to say."""
+    """Says which model it is and how it reads the prompts before the first frame; a run that cannot begin has only
+    its error to say."""
     from x2roto.engine.model_folder import notice
+    from x2roto.engine.wording import notes_on
 
-    lines = iter([notice])
+    def told() -> Iterator[str]:
+        yield notice(job.engine.model)
+        yield from notes_on(job.engine.model, job.prompts)
+
+    lines = told()
 
     def announce(progress: Progress) -> None:
         for line in lines:
             # The stream of the moment: a live display puts what is written there above itself.
-            sys.stderr.write(f"{line(job.engine.model)}\n")
+            sys.stderr.write(f"{line}\n")
         report(progress)
 
     return announce
@@ -178,12 +184,15 @@ def _stoppable(report: Callable[[Progress], None]) -> Iterator[Callable[[Progres
 
 def _tell_plan(job: Job) -> None:
     """JSON on standard output: what would be cut and written, and what it would take."""
+    from x2roto.engine.wording import notes_on
     from x2roto.planning import model_facts, plan
 
     planned = plan(job)
     info, numbers = planned.info, planned.numbers
+    read_as: list[str] = []
     try:
         model = model_facts(job.engine.model)
+        read_as = notes_on(job.engine.model, job.prompts)
     except ModelError as error:
         # Where a farm job is written there need be no model.
         model = {"missing": str(error)}
@@ -199,7 +208,7 @@ def _tell_plan(job: Job) -> None:
         "files": {name: list(paths) for name, paths in planned.files.items()},
         "estimates": {"files": planned.file_count, "frames_in_memory_mb": round(planned.memory_bytes(job) / 1e6)},
         "model": model,
-        "notes": list(info.notes),
+        "notes": [*info.notes, *read_as],
         "job": job.to_dict(),
     }
     typer.echo(json.dumps(said, indent=1))

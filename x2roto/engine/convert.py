@@ -41,6 +41,7 @@ from x2roto.engine.weights import (
     weight_files,
     without_aliases,
 )
+from x2roto.engine.wording import LEXICON
 from x2roto.errors import ModelError, OutputError
 
 SHARD_BYTES = 2 * 1000**3
@@ -122,12 +123,13 @@ def write_model(
     """Write a model folder, all or nothing; gives its header.
 
     `shapes` lists the parameters to store (`Blueprint.shapes`: those with several names once); `tensor` gives
-    each in `dtype`. `tokenizer`: a folder with tokenizer.json. Raises ModelError when the tokenizer does not
-    fit the embedding, OutputError when `out` cannot be written or exists.
+    each in `dtype`. `tokenizer`: a folder with tokenizer.json and, where it is known which words the network has
+    learnt, its `Lexicon`. Raises ModelError when the tokenizer does not fit the embedding, OutputError when `out`
+    cannot be written or exists.
     """
     extended = extended_tokenizer(tokenizer, rows=shapes[EMBEDDING][0])
     with new_folder(out, replace=replace) as partial:
-        for path in _existing(tokenizer, TOKENIZER_FILES):
+        for path in _existing(tokenizer, (*TOKENIZER_FILES, LEXICON)):
             shutil.copyfile(path, partial / path.name)
         extended.save(str(partial / "tokenizer.json"))
         write_shards(partial, shapes, tensor, dtype)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from x2roto.engine.finding import Thing, edges_of
+from x2roto.matte import edges_of
 from x2roto.prompt import Box
+
+if TYPE_CHECKING:
+    from x2roto.engine.finding import Thing
 
 # Most things that are followed, and how sure of one the finder must be, as a share of its surest.
 FOLLOWED = 5
@@ -110,10 +113,16 @@ def _moves(course: Course) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A phrase taken apart: `who` is meant, without what is said of its motion, and that."""
+    """A phrase taken apart: `who` is meant, without what is said of its motion, and that. `said`: the phrase, with {}
+    for what is said to move, without its article."""
 
     who: str
     deed: Deed
+    said: str
+
+    def of(self, who: str) -> str:
+        """The same said of another."""
+        return self.said.format(who.removeprefix("the "))
 
 
 _FRAME = r"(?:the )?(?:frame|picture|image|shot|scene|screen|view|video|clip)"
@@ -162,7 +171,8 @@ def told(words: str) -> Told | None:
             break
     for pattern, deed in _TOLD:
         if (match := pattern.fullmatch(phrase)) is not None:
-            return Told(f"the {match['who']}", deed)
+            first, last = match.span("who")
+            return Told(f"the {match['who']}", deed, f"{phrase[:first] or 'the '}{{}}{phrase[last:]}")
     return None
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from x2roto.engine.identity import EMPTY, mean_coverage
 from x2roto.engine.model.finder import padded
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START
-from x2roto.matte import bounds
+from x2roto.matte import edges_of
 from x2roto.prompt import Box
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def sightings(
 ) -> list[list[Sighting]]:
     """Each phrase on every frame `looked` at, by source index. `apart`: they are classes, and what is of one is of no
     other."""
+    if not phrases:
+        return []
     ids, valid = _spelt(segmenter, phrases)
     seen: list[list[Sighting]] = [[] for _ in phrases]
     for index, rgb in looked.items():
@@ -123,11 +125,3 @@ def _around(mask_hw: NDArray[np.bool_], frame: int | None) -> Box:
     edges = edges_of(mask_hw)
     assert edges is not None
     return Box("", *edges, frame, relative=True)
-
-
-def edges_of(mask_hw: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
-    """Left, top, right and bottom of a mask in its sides; None if it is empty."""
-    if (spans := bounds(mask_hw)) is None:
-        return None
-    (rows, columns), (height, width) = spans, mask_hw.shape
-    return columns.start / width, rows.start / height, columns.stop / width, rows.stop / height

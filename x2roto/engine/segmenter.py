@@ -29,6 +29,7 @@ from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.prompting import SpecialIds, TokenStream, Turn, conversation, tokenise, vision_text
 from x2roto.engine.shot import Query
 from x2roto.engine.window import DRAWN, Window, first_window, pointed, widened
+from x2roto.engine.wording import Lexicon, notes, readings
 from x2roto.errors import DeviceMemoryError, ModelError, PromptError
 from x2roto.job import Quality
 from x2roto.prompt import (
@@ -107,9 +108,17 @@ class _Glimpse:
 class Segmenter:
     """An X2SAM network with its tokenizer, ready on a device."""
 
-    def __init__(self, model: X2SAM, tokenizer: Tokenizer, patches: preprocess.PatchConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: X2SAM,
+        tokenizer: Tokenizer,
+        patches: preprocess.PatchConfig | None = None,
+        lexicon: Lexicon | None = None,
+    ) -> None:
+        """`lexicon`: the words it knows; None: any may be one."""
         self.model = model
         self.tokenizer = tokenizer
+        self.lexicon = lexicon
         self.special = SpecialIds.of(tokenizer)
         self.patches = patches or patch_config(model)
 
@@ -125,6 +134,10 @@ class Segmenter:
     def glimpse_count(self, prompts: Sequence[Prompt]) -> int:
         """How many frames of the range the language model wants to see for these prompts."""
         return max(tasks.task_for(prompt, "video").glimpse for prompt in prompts)
+
+    def notes(self, prompts: Sequence[Prompt]) -> list[str]:
+        """What to tell of how prompts are read: one line each."""
+        return notes(prompts, self.lexicon)
 
     def prompt_frames(self, prompts: Sequence[Prompt]) -> set[int | None]:
         """Source indices whose plates `read` needs: where regions are drawn and words are to be looked for (None: the
@@ -307,14 +320,18 @@ class Segmenter:
         """What to follow of words: each thing that they are found to mean, as if a box had been drawn around it."""
         if request.start is not None:
             looked = {request.start: plates[request.start]}
-        words = wordings(request.prompts)
+        words = [understood for prompt in request.prompts for _, understood in readings(prompt, self.lexicon)]
         targets = self._targets(request.prompts, (), close=True, outlined=False)
         classes = isinstance(request.prompts[0], Classes)
-        motions = {} if classes or len(looked) == 1 else {phrase: told(phrase) for phrase in words}
-        asked = [*words, *(motion.who for motion in motions.values() if motion is not None)]
+        known = [phrase for phrase in words if phrase is not None]
+        motions = {} if classes or len(looked) == 1 else {phrase: told(phrase) for phrase in known}
+        asked = [*known, *(motion.who for motion in motions.values() if motion is not None)]
         everywhere = dict(zip(asked, sightings(self, asked, looked, apart=classes), strict=True))
         for target, phrase in zip(targets, words, strict=True):
             apart = target.kind is Kind.THINGS
+            if phrase is None:
+                yield self._absent(replace(target, kind=Kind.ABSENT, number=int(apart)))
+                continue
             sighting = best(everywhere[phrase])
             sure = sighting.presence >= reading.presence
             found = boxes(sighting, apart=apart) if sure else []
@@ -583,4 +600,4 @@ def load_segmenter(
     if not path.is_file():
         raise ModelError(f"{folder} has no tokenizer.json: convert or pull the model again", folder)
     network = laid_out(load_model(folder, device, dtype, quality, max_vram))
-    return Segmenter(network, Tokenizer.from_file(str(path)))
+    return Segmenter(network, Tokenizer.from_file(str(path)), lexicon=Lexicon.read(folder))

@@ -30,11 +30,13 @@ from x2roto.engine.model.word_reading import WordReading
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.model_folder import find_model, read_json
 from x2roto.engine.weights import check_fit, load_model, read_base, read_folder, read_tensors, shapes_of
+from x2roto.engine.wording import Lexicon
 from x2roto.errors import ModelError, PromptError
 from x2roto.train.config import Initial, Language, TrainConfig
 from x2roto.train.network import SegmentorAlone
-from x2roto.train.words import learnt_tokenizer
+from x2roto.train.words import footage_lexicon, learnt_tokenizer
 
+FOOTAGE = "x2roto.train.procedural:open_footage"  # data that asks in words known beforehand
 # The tokenizers without a file.
 BYTES = "bytes"
 LEARNT = "learnt"
@@ -72,6 +74,15 @@ def load_tokenizer(config: TrainConfig) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return tokenizer
+
+
+def known_words(config: TrainConfig) -> Lexicon | None:
+    """The words that a finder knows after the run: those of footage, or, if it learns nothing, those it began with;
+    None where other data may have taught it any."""
+    if all(source.open == FOOTAGE for source in config.data):
+        return footage_lexicon()
+    named = config.initial.model
+    return Lexicon.read(find_model(named)) if named and config.stage == "outliner" else None
 
 
 def byte_tokenizer() -> Tokenizer:

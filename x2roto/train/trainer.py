@@ -292,6 +292,8 @@ class Trainer:
             return
         with TemporaryDirectory() as folder:
             self.tokenizer.save(str(Path(folder) / "tokenizer.json"))
+            if self.model_config.finder.dim and (lexicon := initial.known_words(self.config)) is not None:
+                lexicon.write(Path(folder))
             checkpoint.export(self.learner, self.config, self.model_config, Path(folder))
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
-"""A small vocabulary for small networks: byte pairs learnt from what is asked in training, no file needed.
+"""The words of small networks: byte pairs learnt from what is asked in training, no file needed, and what footage
+teaches the names of.
 
-Any text can be written with it, as every byte is a word of its own; the trained wordings cost few tokens.
+Any text can be written with the pairs, as every byte is a word of its own; the trained wordings cost few tokens.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from x2roto.engine import tasks
+from x2roto.engine.wording import Lexicon
 from x2roto.train.footage import Material, Shape, film
-from x2roto.train.footage.vocabulary import nouns, plural
+from x2roto.train.footage.vocabulary import COLOURS, names_known, nouns, plural
 
 WORDS = 2048  # in all, the markers of the chat template included
 CLIPS = 150
+WORN = frozenset({"clothing", "dress", "shirt", "jacket"})  # what a person's colour is that of
 
 
 def learnt_tokenizer(markers: tuple[str, ...]) -> Tokenizer:
@@ -31,6 +34,12 @@ def learnt_tokenizer(markers: tuple[str, ...]) -> Tokenizer:
     tokenizer.train_from_iterator(_texts(), trainer)
     tokenizer.add_special_tokens(list(markers))
     return tokenizer
+
+
+def footage_lexicon() -> Lexicon:
+    """The names and colours that footage is asked for by."""
+    people = frozenset(noun for noun, row in nouns().items() if "person" in row.names)
+    return Lexicon({name: plural(name) for name in names_known()}, frozenset(COLOURS), people, WORN)
 
 
 def _texts() -> Iterator[str]:

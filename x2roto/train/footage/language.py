@@ -21,7 +21,7 @@ from x2roto.train.footage.vocabulary import (
     Label,
     article,
     countable,
-    kinds,
+    names_known,
     nouns,
     plural,
     possible_traits,
@@ -86,7 +86,7 @@ def describe(scene: Scene, measured: Survey) -> Language:
     expressions = tuple(_unique(facts, _expressions(facts)))
     return Language(
         kinds=tuple(_kinds(facts)),
-        elsewhere=tuple(_elsewhere(facts, (*nouns(), *sorted(kinds())))),
+        elsewhere=tuple(_elsewhere(facts, names_known())),
         expressions=expressions,
         questions=tuple(_unique(facts, _questions(facts))),
         absent=tuple(_absent(facts, rng)),

@@ -474,6 +474,12 @@ def kinds() -> frozenset[str]:
 
 
 @cache
+def names_known() -> tuple[str, ...]:
+    """The nouns of the table, and the kinds they are of."""
+    return (*nouns(), *sorted(kinds()))
+
+
+@cache
 def noun_of_picture(name: str) -> str | None:
     """The noun for what a picture of that name shows, its colour words ignored; None when it is not in the table."""
     by_picture = {picture: row.noun for row in list(nouns().values())[::-1] for picture in row.pictures}
@@ -494,6 +500,12 @@ def label(noun: str, colours: Iterable[str] = (), maybe_colours: Iterable[str] =
         row.traits,
         row.maybe_traits,
     )
+
+
+def named(picture: str) -> Label:
+    """The label of what a picture's name says and nothing else; of what is not in the table any kind may be right."""
+    noun = noun_of_picture(picture)
+    return Label(maybe_nouns=kinds()) if noun is None else label(noun)
 
 
 def _possible_names(row: Noun) -> frozenset[str]:
