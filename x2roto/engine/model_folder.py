@@ -1,6 +1,7 @@
 """Model folders: what one holds, where they are looked for, how one is written. Needs no torch.
 
-A folder holds `x2roto.json` (the header), `model*.safetensors` (the parameters) and the tokenizer's files.
+A folder holds `x2roto.json` (the header), `model*.safetensors` (the parameters), the tokenizer's files and, for small
+models, `lexicon.json`, the words they know.
 """
 
 from __future__ import annotations

@@ -67,11 +67,11 @@ _POINTING = frozenset({
 })  # fmt: skip
 # What ends the part of a phrase that names the thing.
 _JOINING = frozenset({
-    "above", "across", "against", "along", "and", "are", "around", "as", "at", "behind", "below", "beneath",
-    "beside", "between", "by", "dressed", "for", "from", "has", "have", "having", "holds", "in", "inside",
-    "into", "is", "near", "next", "of", "off", "on", "onto", "or", "out", "outside", "over", "that",
-    "through", "to", "towards", "under", "underneath", "was", "wears", "were", "where", "which", "while",
-    "who", "whose", "with", "without",
+    "above", "across", "against", "alone", "along", "and", "are", "around", "as", "asleep", "at", "behind",
+    "below", "beneath", "beside", "between", "by", "dressed", "for", "from", "has", "have", "having", "here",
+    "holds", "in", "inside", "into", "is", "near", "next", "number", "of", "off", "on", "onto", "or", "out",
+    "outside", "over", "that", "there", "through", "to", "together", "towards", "under", "underneath",
+    "upside", "was", "wears", "were", "where", "which", "while", "who", "whose", "with", "without",
 })  # fmt: skip
 _WEARING = frozenset({"in", "wearing", "wears", "with", "has", "having", "is", "are"})
 # What a number of things goes by: "a pair of shoes".
@@ -240,7 +240,7 @@ def _named(words: Sequence[str], lexicon: Lexicon) -> _Named | None:
         if _joins(word, lexicon):
             if last in _SHARES and word == "of":
                 last = ""
-            elif last or colour:
+            elif last or (colour and word in _JOINING):
                 break
         elif word in lexicon.colours_of and step == 1 and (more or not known):
             colour = lexicon.colours_of[word]
@@ -258,8 +258,9 @@ def _named(words: Sequence[str], lexicon: Lexicon) -> _Named | None:
 
 
 def _joins(word: str, lexicon: Lexicon) -> bool:
-    """Whether what names a thing ends before this word."""
-    return word in _JOINING or (word.endswith("ing") and word not in lexicon.names_of)
+    """Whether what names a thing ends before this word, unless it stands before the name: "riding", "seated"."""
+    told = word.endswith(("ing", "ed")) and word not in lexicon.names_of and word not in lexicon.colours_of
+    return word in _JOINING or told
 
 
 def _colour_after(rest: Sequence[str], lexicon: Lexicon) -> str:
