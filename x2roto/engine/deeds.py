@@ -159,16 +159,22 @@ _TOLD = (
       for ending, deed in _ENDINGS),
 )  # fmt: skip
 # How questions begin, and phrases that mean the same.
-_ASKED = {"which of the ": "the ", "which ": "the ", "who ": "the person who "}
+_ASKED = {
+    "which of the ": "the ", "which ": "the ", "who ": "the person who ", "where is ": "", "where are ": "",
+}  # fmt: skip
+
+
+def phrased(question: str) -> str:
+    """A question in small letters as a phrase that means the same; what is no such question stays."""
+    for start, instead in _ASKED.items():
+        if question.startswith(start):
+            return instead + question.removeprefix(start)
+    return question
 
 
 def told(words: str) -> Told | None:
     """A phrase or question taken apart; None where it says nothing of motion that is known here."""
-    phrase = " ".join(words.casefold().rstrip(" .?!").split())
-    for start, instead in _ASKED.items():
-        if phrase.startswith(start):
-            phrase = instead + phrase.removeprefix(start)
-            break
+    phrase = phrased(" ".join(words.casefold().rstrip(" .?!").split()))
     for pattern, deed in _TOLD:
         if (match := pattern.fullmatch(phrase)) is not None:
             first, last = match.span("who")

@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
-from x2roto.engine.deeds import told
+from x2roto.engine.deeds import phrased, told
 from x2roto.engine.model_folder import find_model
 from x2roto.errors import ModelError
 from x2roto.prompt import Classes, Prompt, Question, Text
@@ -56,10 +56,8 @@ _RANKED_AFTER = (
     (re.compile(r"\b(?:in|at) the (?:very )?(?:back|background|rear|distance)\b(?! of)"), "smallest"),
 )
 _SECOND = re.compile(r"second (?P<name>.+) from the (?P<side>left|right)")
-_ASKED = re.compile(
-    r"which (?!of (?:these|those|them)\b)(?:of the )?(?P<which>.+)|where (?:is|are) (?P<where>.+)"
-    r"|who (?!is the only\b)(?P<who>.+)"
-)
+# Questions about what things are or do, and not about one that has a name.
+_TRAIT = re.compile(r"which of (?:these|those|them)\b|who is the only\b")
 # What may stand before a name and says nothing of it here.
 _POINTING = frozenset({
     "a", "all", "an", "any", "both", "each", "every", "her", "his", "its", "main", "my", "one", "only", "our",
@@ -180,10 +178,8 @@ def heard_question(question: str, lexicon: Lexicon) -> str:
         return question
     if told(question) is not None:
         return heard(question, lexicon) or question
-    if (asked := _ASKED.fullmatch(plain)) is None:
-        return question
-    phrase = asked["which"] or asked["where"] or f"person who {asked['who']}"
-    return heard(phrase, lexicon) or question
+    phrase = phrased(plain)
+    return question if phrase == plain or _TRAIT.match(plain) else heard(phrase, lexicon) or question
 
 
 def heard_class(name: str, lexicon: Lexicon) -> str | None:
