@@ -125,22 +125,26 @@ def test_found_or_not_all_objects_come_on_one_grid(segmenter: Segmenter) -> None
         assert tuple(result.seen[0].logits.shape) == (placed_side(TINY),) * 2
 
 
-def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[torch.Tensor] = []
+@pytest.fixture
+def asked(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the finder is asked for from now on, each phrase once for every frame."""
+    phrases: list[str] = []
     found = segmenter.model.find
 
     def listening(
         pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, together: int
     ) -> Found:
-        asked.extend(row[real] for row, real in zip(ids, valid, strict=True))
+        rows = [row[real].tolist() for row, real in zip(ids, valid, strict=True)]
+        phrases.extend(segmenter.tokenizer.decode(row, skip_special_tokens=False) for row in rows)
         return found(pixels, ids, valid, pictures, together)
 
     monkeypatch.setattr(segmenter.model, "find", listening)
+    return phrases
+
+
+def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, asked: list[str]) -> None:
     segmenter.read([Classes("all", ("small dog", "cat"))], FRAMES)
-    assert [segmenter.tokenizer.decode(row.tolist(), skip_special_tokens=False) for row in asked] == [
-        "<p>small dog</p>",
-        "<p>cat</p>",
-    ]
+    assert asked == ["<p>small dog</p>", "<p>cat</p>"]
 
 
 def test_boxes_leave_specks_out_and_what_is_seen_most_comes_first() -> None:
@@ -226,25 +230,11 @@ def test_on_a_single_frame_nothing_moves(segmenter: Segmenter, monkeypatch: pyte
     assert not query.absent
 
 
-def test_words_are_put_as_the_model_knows_them(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_put_as_the_model_knows_them(segmenter: Segmenter, asked: list[str]) -> None:
     segmenter.lexicon = footage_lexicon()
-    asked: list[str] = []
-    spelt = segmenter.tokenizer.encode
-
-    class Listening:
-        def __getattr__(self, name: str) -> object:
-            return getattr(tokenizer, name)
-
-        def encode(self, text: str, **options: bool) -> object:
-            asked.append(text)
-            return spelt(text, **options)
-
-    tokenizer = segmenter.tokenizer
-    monkeypatch.setattr(segmenter, "tokenizer", Listening())
     (query,) = segmenter.read([Text("him", "that tennis player leaving the frame")], FRAMES, looked=LOOKED)
     assert [target.name for (target,) in query.targets] == ["him"]
-    phrases = [text for text in asked if text.startswith("<p>")]
-    assert phrases == ["<p>the person leaving the frame</p>", "<p>the person</p>"]
+    assert asked == ["<p>the person leaving the frame</p>", "<p>the person</p>"] * len(LOOKED)
 
 
 def test_what_no_known_word_names_is_nowhere(segmenter: Segmenter) -> None:

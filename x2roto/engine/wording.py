@@ -174,9 +174,7 @@ def heard(phrase: str, lexicon: Lexicon) -> str | None:
 def heard_question(question: str, lexicon: Lexicon) -> str:
     """What to ask in place of a question, itself where it names nothing."""
     plain = _plain(question)
-    if lexicon.understood.fullmatch(plain):
-        return question
-    if told(question) is not None:
+    if lexicon.understood.fullmatch(plain) or told(question) is not None:
         return heard(question, lexicon) or question
     phrase = phrased(plain)
     return question if phrase == plain or _TRAIT.match(plain) else heard(phrase, lexicon) or question
