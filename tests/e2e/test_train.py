@@ -158,9 +158,10 @@ def test_an_outliner_run_changes_the_small_models_outlines_and_nothing_else(trai
 
 def test_a_sight_run_changes_finder_and_outliner_and_nothing_else(train: Train, tmp_path: Path) -> None:
     words = {"tasks": ["refseg"], "frames": [1], "apart": 3, "room": 0, "side": 0}
+    names = {"tasks": ["genseg"], "frames": [1], "sources": ["scatter"], "every": True, "room": 0, "side": 0}
     values = {
         "stage": "sight",
-        "data": [drawn_footage(), drawn_footage(**words)],
+        "data": [drawn_footage(), drawn_footage(**words), drawn_footage(**names)],
         "initial": {"model": "x2sam-nano"},
         "batches": {"workers": 0, "image_batch": 2, "image_echo": 2, "video_batch": 2, "video_accumulation": 1},
         "optimiser": {"rate": 1e-3},
@@ -168,7 +169,8 @@ def test_a_sight_run_changes_finder_and_outliner_and_nothing_else(train: Train, 
     }
     result = train("sight", values)
     assert result.code == 0, result.err
-    assert {line["source"] for line in lines(tmp_path / "sight")} == {"footage-image-refseg", "footage-video-objseg"}
+    sources = {line["source"] for line in lines(tmp_path / "sight")}
+    assert sources == {"footage-image-refseg", "footage-video-objseg", "scatter-image-genseg"}
     before = load_file(find_model("x2sam-nano") / "model.safetensors")
     after = load_file(tmp_path / "sight" / "model" / "model.safetensors")
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}

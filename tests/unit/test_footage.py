@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -25,7 +27,11 @@ from x2roto.train.footage.dataset import FilmedClip
 from x2roto.train.footage.material import Labelled, opened
 from x2roto.train.footage.regions import KINDS, Kind, region
 from x2roto.train.footage.render import render, render_mattes
+from x2roto.train.footage.scatter import scatter
 from x2roto.train.footage.scene import compose
+from x2roto.train.footage.vocabulary import names_known, nouns
+from x2roto.train.procedural import open_footage
+from x2roto.train.samples import ClipSample
 
 TRAINSET = Path(__file__).parents[2] / ".." / "shared" / "trainset"
 DRAWN = opened(None)
@@ -182,6 +188,53 @@ def test_names_apart_are_told_of_everything_they_fit_and_of_some_that_are_nowher
         assert len(set(sample.targets)) == len(sample.targets) <= 12
     assert several > 20
     assert nowhere > 60
+
+
+def _listed(sample: ClipSample) -> dict[str, NDArray[np.bool_]]:
+    """The mask of everything that each name on the list fits."""
+    assert sample.masks is not None
+    assert sample.condition is not None
+    masks = [sample.masks[sample.condition == number].any(0)[0] for number in range(len(sample.targets))]
+    return dict(zip(sample.targets, masks, strict=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", ["scatter", "footage"])
+def test_every_name_is_listed_of_which_it_is_clear_whether_it_fits(source: str) -> None:
+    data, *_ = open_footage(
+        height=48, width=48, frames=[1], tasks=["genseg"], sources=[source], every=True, length=30, seed=3
+    )
+    for sample in (data[index] for index in range(30)):
+        names = _listed(sample)
+        assert not sample.apart
+        assert names.keys() <= set(names_known())
+        assert len(names) > 100
+        assert any(mask.any() for mask in names.values())
+        for name, mask in names.items():
+            for kind in nouns()[name].kinds if name in nouns() else ():
+                # What is a man is a person, wherever that is clear.
+                assert not (mask & ~names.get(kind, mask)).any()
+
+
+def test_who_may_be_a_man_is_asked_for_as_neither_man_nor_something_else() -> None:
+    labelled = replace(_photo(True), names={1: "person"})
+    (sample,) = [LabelledFootage([labelled], "genseg", Shape(48, 72, (1,), every=True), name="photo")[0]]
+    names = _listed(sample)
+    assert names["person"].any()
+    assert not names["dog"].any()
+    assert not {"man", "woman", "shirt", "backpack"} & names.keys()
+
+
+def test_things_are_strewn_the_same_each_time_and_mattes_are_where_they_are() -> None:
+    for number in range(12):
+        still, again = (scatter(DRAWN, (8, number), 64) for _ in range(2))
+        assert np.array_equal(still.frame, again.frame)
+        assert np.array_equal(still.masks, again.masks)
+        assert len(still.labels) == len(still.masks) <= 16
+        assert (still.masks.sum(0) <= 1).all(), "what lies on top hides what is below"
+    stills = [scatter(DRAWN, (9, number), 64) for number in range(40)]
+    assert len({still.frame.tobytes() for still in stills}) == 40
+    shown = [still.masks.any((1, 2)).mean() for still in stills]
+    assert np.mean(shown) > 0.9
 
 
 def test_words_about_a_clip_may_be_asked_of_some_of_its_frames() -> None:

@@ -12,7 +12,17 @@ from tests.tiny import FINDER, ROWS, TINY, tiny_model, tiny_segmenter
 from x2roto.engine.model.finder import Found
 from x2roto.train.collate import Batch, Preparer, Reader, collate
 from x2roto.train.config import Losses
-from x2roto.train.finding import Asked, FinderStage, Views, found_losses, learn_finder, phrases
+from x2roto.train.finding import (
+    Asked,
+    FinderStage,
+    Names,
+    Views,
+    found_losses,
+    learn_finder,
+    listed,
+    naming_losses,
+    phrases,
+)
 from x2roto.train.samples import ClipSample
 
 SEGMENTER = tiny_segmenter()
@@ -192,3 +202,108 @@ def test_it_learns_names_and_nothing_else_does() -> None:
         truth = torch.from_numpy(mask[0, ::4, ::4])
         assert (masks[number] & truth).sum() / (masks[number] | truth).sum() > 0.8
     assert (answers.class_logits_iqk[0].diagonal() > 0).tolist() == [True, True, False]
+
+
+# ---- lists of names ---------------------------------------------------------------------------------------------
+
+
+def list_of(*names: str) -> ClipSample:
+    """What is red and what is blue, under as many names as are given: all of the first are red, the last is not."""
+    condition = np.arange(len(names))
+    masks = np.stack([*[LEFT] * (len(names) - 1), RIGHT])
+    return ClipSample(PICTURE, "genseg", names, masks, condition)
+
+
+def test_a_list_has_every_name_once_and_where_it_is_right() -> None:
+    names = listed(batch(sample(apart=False), list_of("warm", "red", "cold")))
+    words = [text(ids[valid]) for ids, valid in zip(names.ids_nl, names.valid_nl, strict=True)]
+    assert words == ["<p>red</p>", "<p>blue</p>", "<p>green</p>", "<p>warm</p>", "<p>cold</p>"]
+    assert names.listed_bn.tolist() == [[True, True, True, False, False], [True, False, False, True, True]]
+    left, right = (torch.from_numpy(mask[0, ::8, ::8]).float() for mask in (LEFT, RIGHT))
+    nothing = torch.zeros(8, 8)
+    expected = [[left, right, nothing, nothing, nothing], [left, nothing, nothing, left, right]]
+    assert torch.equal(names.truth_bnhw, torch.stack([torch.stack(row) for row in expected]))
+    assert names.known_bhw.all()
+
+
+def test_seen_again_what_is_on_a_list_moves_with_the_picture() -> None:
+    shown = batch(sample(apart=False), sample(apart=False)).again(1)
+    views = Views.drawn(2, seed=5, device=shown.frames.device)
+    seen = views.cropped(shown.frames[0].permute(0, 3, 1, 2).float())
+    red = torch.nn.functional.avg_pool2d((seen[:, 0] > 150).float()[:, None], 8)[:, 0]
+    names = listed(shown, views)
+    assert ((names.truth_bnhw[:, 0] - red).abs().mean((1, 2)) < 0.03).all()
+    assert not torch.equal(names.truth_bnhw[0, 0], names.truth_bnhw[1, 0])
+
+
+LISTED = listed(batch(sample(apart=False), list_of("warm", "red", "cold")))
+
+
+def likeness(names: Names) -> torch.Tensor:
+    """What a perfect finder sees."""
+    return 40 * names.truth_bnhw - 20
+
+
+def test_right_names_cost_next_to_nothing_but_the_choice_among_right_cells() -> None:
+    losses = naming_losses(likeness(LISTED), LISTED, LOSSES)
+    choice = float(np.log(8))  # a softmax that spreads evenly over the eight cells of a thing
+    assert float(losses.language) == pytest.approx(choice, abs=1e-3)
+    assert float(losses.classes) == pytest.approx(0, abs=1e-3)
+    assert float(losses.total) == pytest.approx(0.5 * choice, abs=1e-2)
+
+
+def test_each_kind_of_wrong_name_costs() -> None:
+    right = likeness(LISTED)
+    least = float(naming_losses(right, LISTED, LOSSES).total)
+    elsewhere = torch.roll(right, 4, 3)
+    mistaken = right.clone()
+    mistaken[0, [0, 1]] = right[0, [1, 0]]
+    in_vain = right.clone()
+    in_vain[0, 2] = right[0, 0]
+    for wrong in (elsewhere, mistaken, in_vain):
+        assert float(naming_losses(wrong, LISTED, LOSSES).total) > least + 0.5
+
+
+def test_names_of_the_same_thing_do_not_compete() -> None:
+    right = likeness(LISTED)
+    unsure = right.clone()
+    # "warm" and "red" are both right on the second picture.
+    unsure[1, 3] -= 5
+    assert float(naming_losses(unsure, LISTED, LOSSES).classes) == pytest.approx(0, abs=1e-3)
+
+
+def test_names_that_are_not_listed_and_cells_of_which_nothing_is_known_do_not_count() -> None:
+    right, known = likeness(LISTED), LISTED.known_bhw.clone()
+    least = float(naming_losses(right, LISTED, LOSSES).total)
+    other = right.clone()
+    other[0, 3:] = 20
+    assert float(naming_losses(other, LISTED, LOSSES).total) == least
+    known[:, :, :1] = 0
+    wrong = right.clone()
+    wrong[..., :1] = 20
+    part = replace(LISTED, known_bhw=known)
+    assert float(naming_losses(wrong, part, LOSSES).total) == float(naming_losses(right, part, LOSSES).total)
+
+
+def test_nothing_on_a_list_leaves_finite_losses() -> None:
+    empty = replace(LISTED, truth_bnhw=torch.zeros_like(LISTED.truth_bnhw))
+    losses = naming_losses(likeness(empty).requires_grad_(), empty, LOSSES)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert (float(losses.language), float(losses.classes)) == (0, 0)
+
+
+def test_it_learns_names_from_lists() -> None:
+    model = tiny_model(config=replace(TINY, finder=FINDER)).train()
+    learn_finder(model)
+    stage = FinderStage(model, LOSSES)
+    optimiser = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad], lr=5e-3)
+    shown = batch(sample(apart=False))
+    for _ in range(60):
+        optimiser.zero_grad()
+        stage(shown).total.backward()
+        optimiser.step()
+    names = listed(shown)
+    with torch.inference_mode():
+        liked = model.liken(SEGMENTER.pixels([PICTURE[0]]), names.ids_nl, names.valid_nl)
+    assert torch.equal(liked[0] > 0, names.truth_bnhw[0] > 0.5)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +29,10 @@ from x2roto.train.network import StepLosses
 
 CLOSEST = 0.75  # least side of the part of a picture that is seen when it is learnt from again
 CONTRAST, BRIGHTNESS = 0.25, 0.35  # how much its light changes then, in its logarithm and in standard deviations
+LEAST = 1.0  # cells that things of a name cover where it is learnt
+SHARED = 0.05  # of a name's cells, of which another name may be right and still count as wrong there
+FOUND = 0.65  # weight of names that are there, as phrases have it that are asked one by one
+NAME_WEIGHT = 2.0  # of the choice among names
 CHOICE_WEIGHT = 0.5  # of the softmax over space, of the cells' likeness and of the masks each
 
 
@@ -62,6 +69,9 @@ def sought(model: X2SAM, batch: Batch, losses: Losses, *, learn: bool) -> StepLo
     if batch.take:
         views = Views.drawn(len(pixels), batch.seeds[0], pixels.device)
         pixels = views.lit(views.cropped(pixels))
+    if learn and _listed(batch):
+        names = listed(batch, views)
+        return naming_losses(model.liken(pixels, names.ids_nl, names.valid_nl), names, losses)
     asked = phrases(batch, views)
     found = model.find(pixels, asked.ids_pl, asked.valid_pl, asked.pictures_p)
     return found_losses(found, asked, losses) if learn else _answers(found, len(batch.targets))
@@ -138,7 +148,109 @@ def _phrases(batch: Batch) -> Iterator[tuple[Tensor, int, Tensor]]:
 def _truth(target: FrameTarget, number: int) -> Tensor:
     """Pixels that are meant, and those of which nothing is known, (2, H, W)."""
     meant = (target.masks_nhw & (target.labels_n == number)[:, None, None]).any(0)
-    return torch.stack([meant, torch.zeros_like(meant) if target.ignored_hw is None else target.ignored_hw])
+    return torch.stack([meant, _unknown(target)])
+
+
+def _unknown(target: FrameTarget) -> Tensor:
+    """Pixels (H, W) of which nothing is known."""
+    if target.ignored_hw is None:
+        return target.masks_nhw.new_zeros(target.masks_nhw.shape[1:])
+    return target.ignored_hw
+
+
+# ---- names that are listed ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """N names on B pictures: token ids (N, L) as far as `valid_nl` says.
+
+    `truth_bnhw`: how much of each cell at stride 8 things of that name cover, in [0, 1]; `listed_bn`: whether a
+    picture's list has the name; `known_bhw`: 0 where nothing is known.
+    """
+
+    ids_nl: Tensor
+    valid_nl: Tensor
+    truth_bnhw: Tensor
+    listed_bn: Tensor
+    known_bhw: Tensor
+
+
+def _listed(batch: Batch) -> bool:
+    """Whether conversations list several names, of which only likeness is learnt: a list costs no more than a
+    phrase."""
+    assert batch.text is not None
+    return bool((batch.text.cond_ids > 0).any())
+
+
+def listed(batch: Batch, views: Views | None = None) -> Names:
+    """The names on the lists of a batch, each once, and where they are right; every picture has one list."""
+    assert batch.frames is not None
+    assert batch.text is not None
+    ids, numbers = batch.text.input_ids.cpu().numpy(), batch.text.cond_ids.cpu().numpy()
+    known: dict[tuple[int, ...], int] = {}
+    lists = [
+        [known.setdefault(name, len(known)) for name in _names(ids[sample], numbers[sample])]
+        for sample in batch.decoded
+    ]
+    rows, valid = padded([torch.tensor(name) for name in known])
+    side, device = batch.frames.shape[2] // (2 * STRIDE), batch.frames.device
+    truth = torch.zeros(len(batch.targets) * len(lists), len(known), side, side, device=device)
+    on_list, sure = torch.zeros(truth.shape[:2], dtype=torch.bool, device=device), torch.zeros_like(truth[:, 0])
+    shown = [(target, names) for row in batch.targets for target, names in zip(row, lists, strict=True)]
+    for picture, (target, names) in enumerate(shown):
+        if target is None:
+            continue
+        seen = torch.cat([target.masks_nhw, _unknown(target)[None]])[:, None].float()
+        seen = F.avg_pool2d(seen, STRIDE)
+        if views is not None:
+            seen = views.of(torch.full((len(seen),), picture, device=device)).cropped(seen)
+        *covers, unknown = F.avg_pool2d(seen, 2)[:, 0]
+        for label, cover in zip(target.labels_n.tolist(), covers, strict=True):
+            truth[picture, names[label]] = truth[picture, names[label]].maximum(cover)
+        on_list[picture, names] = True
+        sure[picture] = (unknown < 0.5).float()
+    return Names(rows.to(device), valid.to(device), truth, on_list, sure)
+
+
+def _names(ids_l: NDArray[np.int64], numbers_l: NDArray[np.int64]) -> Iterator[tuple[int, ...]]:
+    """The tokens of each condition of a conversation, in their order."""
+    starts = np.flatnonzero(np.diff(numbers_l, prepend=-1))
+    for start, stop in pairwise([*starts.tolist(), len(numbers_l)]):
+        if numbers_l[start] >= 0:
+            yield tuple(ids_l[start:stop].tolist())
+
+
+def naming_losses(likeness_bnhw: Tensor, names: Names, losses: Losses) -> StepLosses:
+    """Three signals for every name that is there: the choice among cells and, of the cells it is on, among names
+    (the two sides of CLIP's loss, arXiv 2103.00020); and for all names on the list which cells are like them. Parts
+    for reading as `found_losses`; `classes` is the choice among names."""
+    logits, truth = likeness_bnhw.float(), names.truth_bnhw * names.known_bhw[:, None]
+    on_list = names.listed_bn
+    there = on_list & (truth.flatten(2).sum(2) >= LEAST)
+    known = names.known_bhw[:, None].expand_as(truth)
+
+    def alike(which_bn: Tensor) -> Tensor:
+        return _cross_entropy(logits[which_bn], truth[which_bn], known[which_bn])
+
+    space = _choice(logits[there], truth[there], known[there], there[there])
+    among = _named(logits, truth, on_list, there)
+    likeness = FOUND * alike(there) + (1 - FOUND) * alike(on_list & ~there)
+    total = CHOICE_WEIGHT * space + NAME_WEIGHT * among + losses.mask_weight * likeness
+    return StepLosses(total, space.detach(), among.detach(), likeness.detach(), torch.zeros_like(space.detach()))
+
+
+def _named(logits_bnhw: Tensor, truth_bnhw: Tensor, listed_bn: Tensor, there_bn: Tensor) -> Tensor:
+    """Cross entropy of each name that is there against those that are wrong on its cells."""
+    if not there_bn.any():
+        return logits_bnhw.sum() * 0
+    truth = truth_bnhw.flatten(2)
+    share = truth / truth.sum(2, keepdim=True).clamp(min=1e-6)
+    own = (share @ logits_bnhw.flatten(2).mT)[there_bn]
+    name = there_bn.nonzero()[:, 1]
+    wrong = listed_bn[:, None].expand(-1, len(listed_bn[0]), -1) & (share @ truth.mT < SHARED)
+    kept = wrong[there_bn].scatter(1, name[:, None], True)
+    return F.cross_entropy(own.masked_fill(~kept, -1e4), name)
 
 
 def found_losses(found: Found, asked: Asked, losses: Losses) -> StepLosses:

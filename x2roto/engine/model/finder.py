@@ -69,6 +69,15 @@ class Finder(nn.Module):
         parts = [self._found(levels, *part) for part in split]
         return Found(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Found)))
 
+    def liken(self, pixels_bchw: Tensor, words_plw: Tensor, valid_pl: Tensor) -> Tensor:
+        """How far every cell of every picture is like every phrase: logits (B, P, h, w) at stride 8. As above, but
+        that phrases are about no picture of their own."""
+        _, middle, _ = self.eyes(pixels_bchw)
+        _, phrases = self.words(words_plw, valid_pl)
+        names = F.normalize(self.names(middle), dim=1)
+        cosine = torch.einsum("bchw,pc->bphw", names, F.normalize(phrases, dim=-1))
+        return self._sureness(cosine)
+
     def _found(
         self, levels_bchw: tuple[Tensor, ...], words_plw: Tensor, valid_pl: Tensor, pictures_p: Tensor
     ) -> Found:
@@ -85,6 +94,9 @@ class Finder(nn.Module):
     def _match(self, level_bchw: Tensor, phrases_pc: Tensor, pictures_p: Tensor) -> Tensor:
         names = F.normalize(self.names(level_bchw), dim=1)[pictures_p]
         cosine = torch.einsum("pchw,pc->phw", names, F.normalize(phrases_pc, dim=-1))
+        return self._sureness(cosine)
+
+    def _sureness(self, cosine: Tensor) -> Tensor:
         return self.scale.exp() * cosine + self.bias
 
     def _read(

@@ -40,9 +40,18 @@ class X2SAM(nn.Module):
         """What phrases of token ids (P, L), as far as `valid_pl` says, mean in those of the pictures (B, 3, S, S)
         that they are about; `together` as `Finder` takes it."""
         assert self.finder is not None
-        ids, valid = ids_pl[:, :MOST_WORDS], valid_pl[:, :MOST_WORDS]
-        words = self.vlm.get_input_embeddings()(ids)
+        words, valid = self._spelt(ids_pl, valid_pl)
         return self.finder(pixels_bchw, words, valid, pictures_p, together)
+
+    def liken(self, pixels_bchw: Tensor, ids_pl: Tensor, valid_pl: Tensor) -> Tensor:
+        """How far every cell of all pictures is like each of P phrases, as `Finder.liken`."""
+        assert self.finder is not None
+        return self.finder.liken(pixels_bchw, *self._spelt(ids_pl, valid_pl))
+
+    def _spelt(self, ids_pl: Tensor, valid_pl: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of phrases' tokens, of no more than a finder reads, and which of them are real."""
+        ids, valid = ids_pl[:, :MOST_WORDS], valid_pl[:, :MOST_WORDS]
+        return self.vlm.get_input_embeddings()(ids), valid
 
     def look(self, pixels_bchw: Tensor) -> Sight:
         """What the outliner sees of windows (B, 3, S, S)."""

@@ -5,7 +5,7 @@ An index is a seed: reading it twice gives the same sample, whatever was read be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, zip_longest
 from typing import Literal
@@ -22,9 +22,10 @@ from x2roto.train.footage.language import TARGET_AREA, Expression, Language, des
 from x2roto.train.footage.material import Labelled, Material
 from x2roto.train.footage.regions import KINDS, region
 from x2roto.train.footage.render import Rendered, render
+from x2roto.train.footage.scatter import scatter
 from x2roto.train.footage.scene import Scene, cast, compose
 from x2roto.train.footage.survey import survey
-from x2roto.train.footage.vocabulary import noun_of_picture, nouns
+from x2roto.train.footage.vocabulary import Label, named, names_known, noun_of_picture, nouns
 from x2roto.train.samples import ClipSample
 
 Masks = NDArray[np.bool_]
@@ -40,7 +41,8 @@ _SHOWING = frozenset({"objseg", "intseg", "vgdseg"})  # tasks that ask by region
 class Shape:
     """The size of the samples. `frames`: the lengths clips are drawn from; a still has one frame. `close`: how single
     objects are looked at, None: whole frames. `phrases`: most of one referring or reasoning sample. `apart`: instead,
-    so many phrases, questions or names at once, each in a conversation of its own (`ClipSample.apart`).
+    so many phrases, questions or names at once, each in a conversation of its own (`ClipSample.apart`). `every`:
+    names are all those of which it is clear whether they fit, in one conversation.
     `kept`: frames of a procedural clip that a sample keeps, evenly from first to last, of those words are about."""
 
     height: int
@@ -49,6 +51,7 @@ class Shape:
     close: Close | None = None
     phrases: int = MOST_PHRASES
     apart: int = 0
+    every: bool = False
     kept: int = 0
 
     @property
@@ -223,6 +226,10 @@ def _many(
 
 def _classes(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
     classes = clip.language.classes
+    if shape.every:
+        bare = [kind for kind in clip.language.kinds if kind.text in names_known()]
+        names = [*bare, *(Expression(name, ()) for name in clip.language.elsewhere)]
+        return _sample(clip, "genseg", [e.text for e in names], [e.actors for e in names]) if bare else None
     if shape.apart:
         # As many that are often somewhere as of all names: what is mostly there must be missed where it is not.
         rare = rng.permutation(clip.language.elsewhere)[: len(clip.rivals)]
@@ -354,6 +361,28 @@ _MAKERS: Mapping[FootageTask, Callable[[FilmedClip, np.random.Generator, Shape],
 }
 
 
+# ---- things strewn about ------------------------------------------------------------------------------------
+
+
+class ScatteredThings(_Endless):
+    """Stills of things strewn over a backdrop, and all names of which it is clear whether they fit."""
+
+    def __init__(self, material: Material, shape: Shape, *, seed: int = 0, length: int = 1 << 20) -> None:
+        super().__init__("scatter", "genseg", replace(shape, frames=(1,)), seed=seed, length=length, device="cpu")
+        self._material = material
+
+    def __getitem__(self, index: int) -> ClipSample:
+        """The sample of an index; stills on which nothing has a clear name are passed over."""
+        if not 0 <= index < self._length:
+            raise IndexError(f"still {index} of {self._length}")
+        for attempt in count():
+            still = scatter(self._material, (self._seed, index, attempt, 19), self._shape.height)
+            sample = _every_name(still.frame[None], still.masks[:, None], still.labels, still.holds)
+            if sample is not None:
+                return sample
+        raise AssertionError("the counter never ends")
+
+
 # ---- labelled photographs and clips -----------------------------------------------------------------------
 
 
@@ -381,14 +410,17 @@ class LabelledFootage(_Endless):
             clip = film_labelled(
                 source, rng, self._shape.height, self._shape.width, self.frame_count(index), self._device
             )
-            sample = (
-                _known_object(clip, rng, self._shape.close)
-                if self._asks
-                else _LABELLED_MAKERS[self._task](clip, rng, self._rivals(rng))
-            )
+            sample = self._sample(clip, rng)
             if sample is not None:
                 return replace(sample, apart=not self._asks and self._shape.apart > 0)
         raise AssertionError("the counter never ends")
+
+    def _sample(self, clip: PhotoClip, rng: np.random.Generator) -> ClipSample | None:
+        if self._asks:
+            return _known_object(clip, rng, self._shape.close)
+        if self._shape.every and self._task == "genseg":
+            return _every_name(clip.frames, clip.masks, [named(name) for name in clip.names], (), _ignored(clip))
+        return _LABELLED_MAKERS[self._task](clip, rng, self._rivals(rng))
 
     def _rivals(self, rng: np.random.Generator) -> list[str]:
         """Names that are often somewhere: those of three other pictures."""
@@ -411,6 +443,27 @@ def _known_classes(clip: PhotoClip, rng: np.random.Generator, rivals: Sequence[s
     names = [names[k] for k in rng.permutation(len(names))]
     condition = np.array([names.index(clip.names[k]) for k in seen], np.int64)
     return ClipSample(clip.frames, "genseg", tuple(names), clip.masks[seen], condition, _ignored(clip))
+
+
+def _every_name(
+    frames: NDArray[np.uint8],
+    masks: Masks,
+    labels: Sequence[Label],
+    holds: Collection[str] = (),
+    ignored: Masks | None = None,
+) -> ClipSample | None:
+    """All names of which it is clear, for everything labelled, whether they fit it. `holds`: names that the rest of
+    the picture may go by."""
+    fitting = {
+        name: [k for k, label in enumerate(labels) if label.is_a(name)]
+        for name in names_known()
+        if name not in holds and all(label.is_a(name) or not label.may_be_a(name) for label in labels)
+    }
+    members = [k for group in fitting.values() for k in group]
+    if not members:
+        return None
+    condition = np.array([number for number, group in enumerate(fitting.values()) for _ in group], np.int64)
+    return ClipSample(frames, "genseg", tuple(fitting), masks[members], condition, ignored)
 
 
 def _known_phrase(clip: PhotoClip, rng: np.random.Generator, rivals: Sequence[str]) -> ClipSample | None:
@@ -442,8 +495,9 @@ _LABELLED_MAKERS: Mapping[
 
 def footage_datasets(
     material: Material, shape: Shape, *, seed: int = 0, length: int = 1 << 20, device: str = "cpu"
-) -> tuple[ProceduralFootage | LabelledFootage, ...]:
-    """Every data set this material gives: procedural clips and stills, photographs, real clips."""
+) -> tuple[ProceduralFootage | LabelledFootage | ScatteredThings, ...]:
+    """Every data set this material gives: procedural clips and stills, photographs, real clips; things strewn about
+    where every name is asked for."""
     still = replace(shape, frames=(1,))
     videos: tuple[FootageTask, ...] = ("refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg", "chat")
     images: tuple[FootageTask, ...] = ("refseg", "genseg", "intseg")
@@ -458,4 +512,5 @@ def footage_datasets(
             if sources
             for task in labelled
         ),
+        *([ScatteredThings(material, shape, **more)] if shape.every else []),
     )

@@ -266,11 +266,11 @@ def cast(rng: np.random.Generator, material: Material) -> list[Prop]:
     """Who plays: often several of a kind, mostly of one size of world, now and then something nobody can name."""
     world = rng.random() < 0.6
     pool = [noun for noun in material.by_noun if nouns()[noun].large == world or rng.random() < 0.08]
-    weights = np.array([_weight(noun, material) for noun in pool])
+    weights = np.array([weight(noun, material) for noun in pool])
     chosen: list[Prop] = []
     for size in _groups(rng):
         noun = pool[rng.choice(len(pool), p=weights / weights.sum())]
-        chosen += [_pick(rng, material, noun) for _ in range(size)]
+        chosen += [pick(rng, material, noun) for _ in range(size)]
     if material.nameless and (rng.random() < 0.3 or not chosen):
         chosen.append(material.nameless[rng.integers(len(material.nameless))])
     return chosen
@@ -283,14 +283,15 @@ def _groups(rng: np.random.Generator) -> list[int]:
     return list(patterns[rng.choice(len(patterns), p=shares / shares.sum())])
 
 
-def _weight(noun: str, material: Material) -> float:
+def weight(noun: str, material: Material) -> float:
     """Nouns with more and more lifelike pictures come more often; people more often than anything."""
     lifelike = sum(_LOOKS[prop.look] for prop in material.by_noun[noun])
     people = 4.0 if noun in ("man", "woman") else 1.0
     return people * float(np.sqrt(min(lifelike, 40)))
 
 
-def _pick(rng: np.random.Generator, material: Material, noun: str) -> Prop:
+def pick(rng: np.random.Generator, material: Material, noun: str) -> Prop:
+    """Who plays a noun: the more lifelike, the more often."""
     props = material.by_noun[noun]
     looks = sorted({prop.look for prop in props})
     shares = np.array([_LOOKS[look] for look in looks])
