@@ -224,6 +224,25 @@ def test_who_may_be_a_man_is_asked_for_as_neither_man_nor_something_else() -> No
     assert not {"man", "woman", "shirt", "backpack"} & names.keys()
 
 
+def test_what_a_labelled_thing_may_be_is_not_asked_for_in_vain() -> None:
+    data = LabelledFootage([replace(_photo(True), names={1: "person"})], "genseg", Shape(48, 72, (1,)), name="photo")
+    asked = {name for index in range(120) for name in data[index].targets}
+    assert len(asked) > 100
+    assert not {"man", "woman", "child", "boy", "girl"} & asked
+
+
+def test_a_rank_does_not_make_a_thing_be_there() -> None:
+    data = ProceduralFootage(DRAWN, "refseg", Shape(32, 48, (1,), apart=8), seed=6)
+    samples = [data[index] for index in range(40)]
+    in_vain = [
+        str(sample.targets[number])
+        for sample in samples
+        for number in set(range(len(sample.targets))) - set(np.asarray(sample.condition).tolist())
+    ]
+    assert sum(text.startswith(("the largest ", "the left ", "the smallest ")) for text in in_vain) >= 3
+    assert sum(text.removeprefix("the ") in nouns() for text in in_vain) >= 30
+
+
 def test_things_are_strewn_the_same_each_time_and_mattes_are_where_they_are() -> None:
     for number in range(12):
         still, again = (scatter(DRAWN, (8, number), 64) for _ in range(2))

@@ -64,6 +64,8 @@ def test_the_file_names_the_folder_of_a_run_unless_told() -> None:
         ({"losses": {"classes": "hinge"}}, "cross_entropy"),
         ({"batches": {"video_batch": 0}}, "video_batch is 0"),
         ({"run": {"keep": 0}}, "keep is 0"),
+        ({"run": {"blend": 1.5}}, "blend is 1.5: it must be at most 1"),
+        ({"run": {"blend": 0.5, "blend_with": "x2sam-nano", "sharding": "fsdp"}}, "set sharding to none"),
         ({"optimiser": {"epochs": 1.5}}, "epochs is 1.5"),
     ],
 )

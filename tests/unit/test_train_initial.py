@@ -22,7 +22,7 @@ from x2roto.engine.model.mask_encoder import _library_config
 from x2roto.engine.weights import load_model
 from x2roto.errors import ModelError, PromptError
 from x2roto.train import checkpoint
-from x2roto.train.config import Initial, TrainConfig, parse_config
+from x2roto.train.config import Initial, Language, TrainConfig, parse_config
 from x2roto.train.initial import _changed, byte_tokenizer, initial_model, initial_segmentor, load_tokenizer
 from x2roto.train.network import nothing_asked
 from x2roto.train.trainer import Trainer
@@ -175,6 +175,27 @@ def test_a_finished_model_may_be_a_blend_of_what_was_learnt_and_what_it_began_wi
         torch.testing.assert_close(finished[name], tensor + 0.25 * (name in learnt))
     # A run is the same whatever becomes of it in the end.
     assert replace(settings, run=replace(settings.run, blend=1.0)).digest() == settings.digest()
+
+
+def test_a_finished_model_may_be_a_blend_with_another_model(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    settings = replace(
+        settings, language=replace(settings.language, learn="full"), run=replace(settings.run, store="float32")
+    )
+    other = Trainer(replace(settings, out=tmp_path / "other", run=replace(settings.run, seed=5)))
+    other.finish()
+    blended = replace(settings.run, blend=0.25, blend_with=str(tmp_path / "other" / "model"))
+    trainer = Trainer(replace(settings, run=blended))
+    began = {name: each.detach().clone() for name, each in trainer.stage.model.named_parameters()}
+    rest = dict(other.stage.model.named_parameters())
+    trainer.finish()
+    for name, each in trainer.stage.model.named_parameters():
+        wanted = 0.25 * began[name] + 0.75 * rest[name] if each.requires_grad else began[name]
+        torch.testing.assert_close(each, wanted, msg=name)
+    queries = "segmentor.decoder.queries_features.weight"
+    assert not torch.equal(began[queries], rest[queries])
+    with pytest.raises(ModelError, match=r"does not fit the network; \d+ missing: vlm"):
+        Trainer(replace(settings, language=Language(), run=blended))
 
 
 def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

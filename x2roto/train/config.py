@@ -148,8 +148,8 @@ class Run:
     `precision` "bf16": autocast; parameters stay float32, but those of the language model that do not learn are
     bfloat16 unless sharded. `checkpointing`: recompute activations in the backward pass. `sharding` "fsdp":
     parameters, gradients and optimiser state are spread over the processes; otherwise every process holds all.
-    `blend`: share of what was learnt in the finished model's parameters, the rest being what the run began with, so
-    that less of that is forgotten (arXiv 2109.01903).
+    `blend`: share of what was learnt in the finished model's parameters, at most 1, the rest being those of the model
+    `blend_with` (None: what the run began with), so that less of that is forgotten (arXiv 2109.01903).
     """
 
     seed: int = 0
@@ -162,6 +162,7 @@ class Run:
     log_every: int = 10
     validate_every: int = 2000
     blend: float = 1.0
+    blend_with: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ class TrainConfig:
         """Equal for configs that give the same training; where and how often it reports does not count."""
         values = asdict(self)
         del values["out"], values["validation"], values["licences"], values["batches"]["workers"]
-        for free in ("store", "save_every", "keep", "log_every", "validate_every", "blend"):
+        for free in ("store", "save_every", "keep", "log_every", "validate_every", "blend", "blend_with"):
             del values["run"][free]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -282,5 +283,9 @@ def _check_ranges(sections: Mapping[str, Any], path: Path) -> None:
             value = getattr(sections[section], key)
             if value < bound:
                 raise PromptError(f"{path} [{section}]: {key} is {value}: it must be at least {bound}")
+    if sections["run"].blend > 1:
+        raise PromptError(f"{path} [run]: blend is {sections['run'].blend}: it must be at most 1")
+    if sections["run"].blend_with and sections["run"].sharding != "none":
+        raise PromptError(f"{path} [run]: blend_with needs whole parameters: set sharding to none")
     if sections["batches"].image_echo > 1 < sections["batches"].image_accumulation:
         raise PromptError(f"{path} [batches]: image_echo is for steps of one batch: set image_accumulation to 1")

@@ -28,8 +28,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from x2roto.engine.model.x2sam import X2SAM
+from x2roto.engine.model_folder import find_model
 from x2roto.engine.prompting import SpecialIds
 from x2roto.engine.segmenter import patch_config
+from x2roto.engine.weights import check_fit, load_model, shapes_of
 from x2roto.errors import ModelError, PromptError
 from x2roto.train import checkpoint, initial
 from x2roto.train.checkpoint import Learner, Position
@@ -124,7 +126,7 @@ class Trainer:
         torch.manual_seed(config.run.seed + self.accelerator.process_index)
         self.stage, wrapped = self.accelerator.prepare(stage, optimiser)
         self.learner = Learner(self.stage, wrapped.optimizer, self.accelerator)
-        self._began = [each.detach().clone() for each in self._learning()] if config.run.blend < 1 else None
+        self._rest = self._blended_with() if config.run.blend < 1 else None
         self.per_epoch = count_micro_batches(self.feed.sources, self.accelerator.num_processes)
         self.total = config.optimiser.steps or config.optimiser.epochs * self.per_epoch
         found = checkpoint.restore(config.out, self.learner, config.digest())
@@ -277,12 +279,24 @@ class Trainer:
     def _learning(self) -> Iterator[nn.Parameter]:
         return (each for each in self.stage.parameters() if each.requires_grad)
 
+    def _blended_with(self) -> list[Tensor]:
+        """For each parameter that learns, the one that it is blended with in the end."""
+        named = self.config.run.blend_with
+        if named is None:
+            return [each.detach().clone() for each in self._learning()]
+        ours = self.accelerator.unwrap_model(self.stage).named_parameters()
+        learning = {name.removeprefix("model."): each for name, each in ours if each.requires_grad}
+        other = load_model(find_model(named), self.accelerator.device, torch.float32)
+        theirs = {name: each.detach() for name, each in other.named_parameters() if name in learning}
+        check_fit(shapes_of(theirs), shapes_of(learning), named)
+        return [theirs[name] for name in learning]
+
     @torch.no_grad()
     def _blend(self) -> None:
-        """Mix what was learnt with what the run began with."""
-        if self._began is not None:
-            for learnt, began in zip(self._learning(), self._began, strict=True):
-                learnt.lerp_(began, 1 - self.config.run.blend)
+        """Mix what was learnt with what the run began with, or with another model."""
+        if self._rest is not None:
+            for learnt, rest in zip(self._learning(), self._rest, strict=True):
+                learnt.lerp_(rest, 1 - self.config.run.blend)
 
     def finish(self) -> None:
         """Write what the run is for; every process must call. Nothing is learnt after that."""

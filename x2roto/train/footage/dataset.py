@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, zip_longest
+from itertools import chain, count, zip_longest
 from typing import Literal
 from zlib import crc32
 
@@ -18,14 +18,14 @@ from x2roto.clip import spread
 from x2roto.engine.tasks import full_stop, tag_caption
 from x2roto.train.footage.close import Close
 from x2roto.train.footage.labelled import PhotoClip, film_labelled
-from x2roto.train.footage.language import TARGET_AREA, Expression, Language, describe
+from x2roto.train.footage.language import PLACES, TARGET_AREA, Expression, Language, describe
 from x2roto.train.footage.material import Labelled, Material
 from x2roto.train.footage.regions import KINDS, region
 from x2roto.train.footage.render import Rendered, render
 from x2roto.train.footage.scatter import scatter
 from x2roto.train.footage.scene import Scene, cast, compose
 from x2roto.train.footage.survey import survey
-from x2roto.train.footage.vocabulary import Label, named, names_known, noun_of_picture, nouns
+from x2roto.train.footage.vocabulary import COLOURS, Label, named, names_known, nouns
 from x2roto.train.samples import ClipSample
 
 Masks = NDArray[np.bool_]
@@ -33,7 +33,9 @@ FootageTask = Literal["refseg", "reaseg", "genseg", "gcgseg", "vgdseg", "objseg"
 
 ABSENT_SHARE = 0.15  # of referring samples that ask for a thing that is not there
 ABSENT_SHARE_APART = 0.35  # of the phrases of a sample where each is asked for apart
+PLAIN_SHARE = 0.5  # of what is often elsewhere and asked for in vain, the rest with a rank or a colour
 MOST_PHRASES = 3
+_RANKS = ("the largest {}", "the smallest {}", *chain.from_iterable(PLACES.values()))
 _SHOWING = frozenset({"objseg", "intseg", "vgdseg"})  # tasks that ask by regions
 
 
@@ -170,8 +172,17 @@ def _thinned(sample: ClipSample, kept: Sequence[int]) -> ClipSample:
 def _referring(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
     absent = clip.language.absent
     if shape.apart:
-        absent = (*absent, *(Expression(f"the {name}", ()) for name in clip.rivals))
+        absent = (*absent, *(Expression(_worded(name, rng), ()) for name in clip.rivals))
     return _phrases(clip, "refseg", clip.language.expressions, absent, rng, shape)
+
+
+def _worded(name: str, rng: np.random.Generator) -> str:
+    """A phrase for a thing that is not there: a rank among none does not make one."""
+    if rng.random() < PLAIN_SHARE:
+        return f"the {name}"
+    colours = [f"the {colour} {{}}" for colour in rng.permutation(COLOURS)[:3] if colour != name]
+    wordings = (*_RANKS, *colours)
+    return wordings[rng.integers(len(wordings))].format(name)
 
 
 def _reasoning(clip: FilmedClip, rng: np.random.Generator, shape: Shape) -> ClipSample | None:
@@ -437,9 +448,10 @@ def _known_classes(clip: PhotoClip, rng: np.random.Generator, rivals: Sequence[s
     if not seen:
         return None
     present = sorted({clip.names[k] for k in seen})
-    others = [noun for noun in nouns() if noun not in {noun_of_picture(name) or name for name in clip.names}]
+    labels = [named(name) for name in clip.names]
+    others = [noun for noun in nouns() if not any(label.may_be_a(noun) for label in labels)]
     rare = rng.permutation(others)[: rng.integers(1, 6)].tolist()
-    names = list(dict.fromkeys([*present, *rare, *(name for name in rivals[:3] if name not in clip.names)]))
+    names = list(dict.fromkeys([*present, *rare, *(name for name in rivals[:3] if name in others)]))
     names = [names[k] for k in rng.permutation(len(names))]
     condition = np.array([names.index(clip.names[k]) for k in seen], np.int64)
     return ClipSample(clip.frames, "genseg", tuple(names), clip.masks[seen], condition, _ignored(clip))

@@ -30,6 +30,12 @@ from x2roto.train.footage.vocabulary import (
 Verdict = NDArray[np.int8]  # (n,) of 1, 0, -1
 
 TARGET_AREA = 0.003  # share of the picture that a described thing covers at its best
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "left": ("the left {}", "the {} on the left", "the leftmost {}"),
+    "right": ("the right {}", "the {} on the right", "the rightmost {}"),
+    "top": ("the upper {}", "the {} at the top"),
+    "bottom": ("the lower {}", "the {} at the bottom"),
+}
 _PAIRS = frozenset({"scissors", "eyeglasses", "trousers", "shorts", "gloves"})
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
@@ -381,10 +387,10 @@ def _by_rank(facts: Facts, base: _Base) -> Iterator[Candidate]:
 
 def _orders(facts: Facts) -> tuple[tuple[tuple[str, ...], Callable[[int, int], int]], ...]:
     return (
-        (("the left {}", "the {} on the left", "the leftmost {}"), facts.left_of),
-        (("the right {}", "the {} on the right", "the rightmost {}"), lambda k, j: facts.left_of(j, k)),
-        (("the upper {}", "the {} at the top"), facts.above),
-        (("the lower {}", "the {} at the bottom"), lambda k, j: facts.above(j, k)),
+        (PLACES["left"], facts.left_of),
+        (PLACES["right"], lambda k, j: facts.left_of(j, k)),
+        (PLACES["top"], facts.above),
+        (PLACES["bottom"], lambda k, j: facts.above(j, k)),
     )
 
 

@@ -502,6 +502,12 @@ def label(noun: str, colours: Iterable[str] = (), maybe_colours: Iterable[str] =
     )
 
 
+def named(picture: str) -> Label:
+    """The label of what a picture's name says and nothing else; of what is not in the table any kind may be right."""
+    noun = noun_of_picture(picture)
+    return Label(maybe_nouns=kinds()) if noun is None else label(noun)
+
+
 def _possible_names(row: Noun) -> frozenset[str]:
     """Names that could also be used of it: its kin, narrower nouns of its own, and what kin are in turn."""
     possible = set(_KIN.get(row.noun, ()))
