@@ -21,6 +21,7 @@ from x2roto.color import network_rgb
 from x2roto.device import device_memory
 from x2roto.engine import shot as shots
 from x2roto.engine.identity import EMPTY
+from x2roto.engine.postprocess.masks import boxes_of
 from x2roto.engine.segmenter import Reading, Segmenter
 from x2roto.errors import PromptError
 from x2roto.job import Job
@@ -211,8 +212,6 @@ def _with_found(tracks: Sequence[Track], labels: Sequence[str]) -> tuple[Track, 
 
 def _facts(alpha_nhw: Tensor, presence: Sequence[float], scores: Sequence[float]) -> Iterator[Facts]:
     areas = alpha_nhw.mean((1, 2)).tolist()
-    rows, columns = ((alpha_nhw.amax(axis) > 0.5).cpu().numpy() for axis in (2, 1))
-    for area, down, across, there, score in zip(areas, rows, columns, presence, scores, strict=True):
-        (y,), (x,) = np.nonzero(down), np.nonzero(across)
-        box = (int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1) if len(x) else None
-        yield Facts(round(area, 6), box, round(there, 4), round(score, 4))
+    boxes = boxes_of(alpha_nhw > 0.5).tolist()
+    for area, box, there, score in zip(areas, boxes, presence, scores, strict=True):
+        yield Facts(round(area, 6), tuple(box) if any(box) else None, round(there, 4), round(score, 4))

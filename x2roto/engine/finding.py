@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from x2roto.engine.identity import EMPTY, mean_coverage
+from x2roto.engine.identity import EMPTY
 from x2roto.engine.model.finder import padded
+from x2roto.engine.postprocess.masks import confidence
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START
 from x2roto.matte import edges_of
 from x2roto.prompt import Box
@@ -65,8 +66,9 @@ def sightings(
         masks, presence = _found(segmenter, ids, valid, rgb)
         if apart:
             masks = _surest(masks, presence)
-        for each, mask, there in zip(seen, masks, presence.tolist(), strict=True):
-            each.append(Sighting(index, mask, there, there * mean_coverage(mask)))
+        sure = confidence(masks).tolist()
+        for each, mask, there, inside in zip(seen, masks, presence.tolist(), sure, strict=True):
+            each.append(Sighting(index, mask, there, there * inside))
     return seen
 
 

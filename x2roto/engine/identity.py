@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from x2roto.engine.postprocess.masks import confidence
+
 # Logit of a pixel that certainly is not the object: its coverage is 0 in half precision.
 EMPTY = -20.0
 
@@ -119,13 +121,7 @@ class Candidates:
 
     def quality(self, index: int) -> float:
         """Mean coverage inside a query's mask, 0 for an empty one."""
-        return mean_coverage(self.logits[index])
-
-
-def mean_coverage(logits_hw: Tensor) -> float:
-    """Mean coverage inside a mask, 0 for an empty one."""
-    inside = logits_hw > 0
-    return float((logits_hw.sigmoid() * inside).sum() / (inside.sum() + 1e-6))
+        return float(confidence(self.logits[index][None]))
 
 
 Followed = tuple[list[Seen], list[Identity]]

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from x2roto.engine.identity import EMPTY
+from x2roto.engine.postprocess.masks import boxes_of
 from x2roto.prompt import Points, Region, Scribble
 
 # Sides of an upright box with the same second moments, in standard deviations.
@@ -115,11 +116,10 @@ def first_window(region_hw: NDArray[np.bool_], room: float, *, pointed: bool = F
     """The window on the frame where a region (height, width), not empty, is drawn. `pointed`: the region only
     touches the thing."""
     height, width = region_hw.shape
-    rows, columns = np.flatnonzero(region_hw.any(1)), np.flatnonzero(region_hw.any(0))
-    side = room * float(max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1)
+    left, top, right, bottom = boxes_of(torch.from_numpy(region_hw)[None])[0].tolist()
+    side = room * max(right - left, bottom - top)
     least = POINTED * min(width, height) if pointed else 0.0
-    x, y = (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2
-    return Window.around(x, y, max(side, least), width, height)
+    return Window.around((left + right) / 2, (top + bottom) / 2, max(side, least), width, height)
 
 
 def seen_from(maps_bchw: Tensor, before_b4: Tensor, now_b4: Tensor) -> Tensor:
@@ -140,9 +140,8 @@ def pointed(region: Region) -> bool:
 
 def widened(mask_hw: Tensor, margin: float) -> Tensor:
     """A mask, not empty, with a margin all around, in shares of its longer side; a cell at least."""
-    rows, columns = (mask_hw.any(axis).nonzero() for axis in (1, 0))
-    longer = float(max(rows.max() - rows.min(), columns.max() - columns.min()) + 1)
-    cells = max(1, round(margin * longer))
+    left, top, right, bottom = boxes_of(mask_hw[None])[0].tolist()
+    cells = max(1, round(margin * max(right - left, bottom - top)))
     return F.max_pool2d(mask_hw[None, None].float(), 2 * cells + 1, 1, cells)[0, 0] > 0
 
 

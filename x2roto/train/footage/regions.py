@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
+from x2roto.engine.postprocess.masks import boxes_of
 from x2roto.prompt import Box, MaskPrompt, Points, Region, Scribble, region_mask
 
 Mask = NDArray[np.bool_]
@@ -33,7 +35,7 @@ def asking(kind: Kind, mask: Mask, rng: np.random.Generator) -> Region:
 
 def _point(mask: Mask, rng: np.random.Generator) -> Points:
     piece = _largest_piece(mask)
-    top, left, bottom, right = _box_of(piece)
+    left, top, right, bottom = _edges(piece)
     middle = np.argwhere(piece).mean(0)
     for _ in range(_TRIES):
         angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0, min(bottom - top, right - left) / 2)
@@ -48,7 +50,7 @@ def _point(mask: Mask, rng: np.random.Generator) -> Points:
 def _scribble(mask: Mask, rng: np.random.Generator) -> Scribble:
     """A wavy diagonal of the resized box of the largest piece."""
     height, width = mask.shape
-    top, left, bottom, right = _box_of(_largest_piece(mask))
+    left, top, right, bottom = _edges(_largest_piece(mask))
     tall, wide = _resized(bottom - top, right - left, rng)
     along = np.linspace(0, 1, 24)
     columns = (left + right) / 2 + (along - 0.5) * wide
@@ -69,7 +71,7 @@ def _resized(tall: int, wide: int, rng: np.random.Generator) -> tuple[float, flo
 
 
 def _box(mask: Mask, rng: np.random.Generator) -> Box:
-    top, left, bottom, right = _box_of(mask)
+    left, top, right, bottom = _edges(mask)
     scale = rng.uniform(0.9, 1.1)
     grow_y, grow_x = (bottom - top) * (scale - 1) / 2, (right - left) * (scale - 1) / 2
     x0, y0 = max(0, round(left - grow_x)), max(0, round(top - grow_y))
@@ -82,15 +84,14 @@ def _mask(mask: Mask, rng: np.random.Generator) -> MaskPrompt:
     return MaskPrompt("mask", np.asarray(soft > soft.mean()), 0)
 
 
+def _edges(mask: Mask) -> tuple[int, ...]:
+    """Left, top, right and bottom, the last two exclusive."""
+    return tuple(boxes_of(torch.from_numpy(mask)[None])[0].tolist())
+
+
 def _largest_piece(mask: Mask) -> Mask:
     pieces, count = label(mask, np.ones((3, 3)))
     return np.asarray(pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])) if count > 1 else mask
-
-
-def _box_of(mask: Mask) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right; bottom and right exclusive."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 _DRAWERS: Mapping[Kind, Callable[[Mask, np.random.Generator], Region]] = {
