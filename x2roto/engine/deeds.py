@@ -120,6 +120,11 @@ class Told:
     deed: Deed
     said: str
 
+    @property
+    def event(self) -> bool:
+        """Whether it is something that may not happen at all: of a rank or a direction there is always a best."""
+        return self.deed in (_leaves, _enters, _returns)
+
     def of(self, who: str) -> str:
         """The same said of another."""
         return self.said.format(who.removeprefix("the "))

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SPECK = 0.1
 # A cell is in where it is so sure, as a share of the surest; found on clips of seeds that nothing else uses.
 SURE = 0.3
+# Taken from the logit of presence, which is learnt on single pictures: of several frames the surest counts, and one
+# of them often shows what looks like another thing. Found on the same clips and on the real ones.
+DOUBT = 0.4
 # Phrases looked for at once; each takes some megabytes.
 TOGETHER = 16
 
@@ -95,7 +98,7 @@ def _found(segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb) -> tuple[
     """Mask logits (P, h, w) of all phrases on a frame, and how sure it is (P,) that each is there, in [0, 1]."""
     picture = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
     found = segmenter.model.find(segmenter.pixels([rgb]), ids, valid, picture, together=TOGETHER)
-    return found.mask_phw.float(), found.presence_p.float().sigmoid()
+    return found.mask_phw.float(), (found.presence_p.float() - DOUBT).sigmoid()
 
 
 def _surest(masks_phw: Tensor, presence_p: Tensor) -> Tensor:

@@ -332,10 +332,11 @@ class Segmenter:
             if phrase is None:
                 yield self._absent(replace(target, kind=Kind.ABSENT, number=int(apart)))
                 continue
-            sighting = best(everywhere[phrase])
-            sure = sighting.presence >= reading.presence
+            sighting, motion = best(everywhere[phrase]), motions.get(phrase)
+            # Whether anything leaves or enters no single frame can tell.
+            sure = sighting.presence >= reading.presence and not (motion is not None and motion.event)
             found = boxes(sighting, apart=apart) if sure else []
-            if (motion := motions.get(phrase)) is not None:
+            if motion is not None:
                 could = things([*everywhere[motion.who], *everywhere[phrase]])
                 found = self._doing(motion.deed, could, seen, looked, reading, sure=sure) or found
             if not found:
