@@ -345,16 +345,23 @@ def _sample(
     actors: Sequence[Sequence[int]],
     prompt_frame: int = 0,
 ) -> ClipSample:
-    members = [k for group in actors for k in group]
-    conditions = [number for number, group in enumerate(actors) for _ in group]
-    return ClipSample(
-        _frames(clip),
-        task,
-        tuple(targets),
-        clip.rendered.masks[members],
-        np.array(conditions, np.int64),
-        prompt_frame=prompt_frame,
-    )
+    return _grouped(_frames(clip), clip.rendered.masks, task, targets, actors, prompt_frame=prompt_frame)
+
+
+def _grouped(
+    frames: NDArray[np.uint8],
+    masks: Masks,
+    task: str,
+    targets: Sequence[str | Masks],
+    groups: Sequence[Sequence[int]],
+    *,
+    prompt_frame: int = 0,
+    ignored: Masks | None = None,
+) -> ClipSample:
+    """A sample that asks for each of `targets`: the things of one of `groups`, by their places in `masks`."""
+    members = [k for group in groups for k in group]
+    condition = np.array([number for number, group in enumerate(groups) for _ in group], np.int64)
+    return ClipSample(frames, task, tuple(targets), masks[members], condition, ignored, prompt_frame=prompt_frame)
 
 
 def _frames(clip: FilmedClip) -> NDArray[np.uint8]:
@@ -471,11 +478,9 @@ def _every_name(
         for name in names_known()
         if name not in holds and all(label.is_a(name) or not label.may_be_a(name) for label in labels)
     }
-    members = [k for group in fitting.values() for k in group]
-    if not members:
+    if not any(fitting.values()):
         return None
-    condition = np.array([number for number, group in enumerate(fitting.values()) for _ in group], np.int64)
-    return ClipSample(frames, "genseg", tuple(fitting), masks[members], condition, ignored)
+    return _grouped(frames, masks, "genseg", tuple(fitting), tuple(fitting.values()), ignored=ignored)
 
 
 def _known_phrase(clip: PhotoClip, rng: np.random.Generator, rivals: Sequence[str]) -> ClipSample | None:
