@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+# Imported here and not where it is used: drawing threads that import it first, at once, can find scipy half made.
+from scipy.ndimage import minimum_filter
+
 from x2roto.matte import FloatArray, Matte, MatteFrame, Track, bounds
 
 RGB = tuple[int, int, int]
@@ -61,8 +64,6 @@ def _tint(picture: FloatArray, alpha: FloatArray, colour: RGB, line: int) -> Non
 
 def outline(alpha: FloatArray, width: int) -> FloatArray:
     """Coverage of a line of `width` pixels just inside the edge of a matte, soft as the matte is."""
-    from scipy.ndimage import minimum_filter
-
     inner = minimum_filter(alpha, size=2 * width + 1, mode="nearest")
     return np.asarray(alpha - inner, np.float32)
 
