@@ -17,7 +17,7 @@ from x2roto.clip import Frame
 from x2roto.engine.model_folder import PACKAGED_MODEL, damaged_files, find_model, read_header
 from x2roto.engine.segmenter import load_segmenter
 from x2roto.evaluate.metrics.boundary import region_similarity
-from x2roto.prompt import Box, Classes, Text
+from x2roto.prompt import Box, Classes, Describe, Text
 from x2roto.record import NAME
 from x2roto.train.footage import Material, Shape, film
 from x2roto.train.footage.dataset import FilmedClip
@@ -97,9 +97,9 @@ def test_it_tells_what_it_makes_of_words(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 @pytest.mark.parametrize(
-    "prompt", [Box("it", 40, 30, 100, 90), Text("man", "the man"), Classes("all", things=("man", "ball"))]
+    "prompt", [Box("it", 40, 30, 100, 90), Text("man", "the man"), Classes("all", things=("man", "ball")), Describe()]
 )
-def test_it_runs_in_half_precision(prompt: Box | Text | Classes, device: str) -> None:
+def test_it_runs_in_half_precision(prompt: Box | Text | Classes | Describe, device: str) -> None:
     segmenter = load_segmenter(None, device, torch.bfloat16)
     clip = filmed(SEEDS[0], 3).rendered.frames
     assert clip is not None

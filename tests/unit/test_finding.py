@@ -12,13 +12,14 @@ import torch
 
 from tests.tiny import FINDER, TINY, tiny_segmenter
 from x2roto.clip import Frame
-from x2roto.engine.finding import Sighting, boxes, sightings, things
+from x2roto.engine.finding import Sighting, boxes, nameable, sightings, things
 from x2roto.engine.identity import Kind
 from x2roto.engine.model.finder import Found
 from x2roto.engine.segmenter import Reading, Segmenter, wordings
 from x2roto.engine.shot import Query
 from x2roto.engine.tracker import placed_side
-from x2roto.prompt import Box, Classes, Question, Text
+from x2roto.errors import PromptError
+from x2roto.prompt import Box, Classes, Describe, Question, Text
 from x2roto.train.words import footage_lexicon
 
 MEMORY = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
@@ -248,3 +249,57 @@ def test_what_no_known_word_names_is_nowhere(segmenter: Segmenter) -> None:
         assert query.absent
     both = segmenter.read([Text("it", "the reflection"), MAN], FRAMES, looked=LOOKED)
     assert sorted(query.absent for query in both) == [False, True]
+
+
+@pytest.fixture
+def likened(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> Segmenter:
+    """Knows names: every frame has cells that are like the first two of them, and no others."""
+    segmenter.lexicon = footage_lexicon()
+
+    def liken(pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        cells = torch.full((len(pixels), len(ids), 8, 8), -5.0) - torch.arange(len(ids))[None, :, None, None]
+        cells[:, :2, :3, :3] = 4.0
+        return cells
+
+    monkeypatch.setattr(segmenter.model, "liken", liken)
+    return segmenter
+
+
+def test_of_all_names_only_the_likely_ones_are_looked_for(likened: Segmenter, asked: list[str]) -> None:
+    names = likened.names
+    found = nameable(likened, names, LOOKED)
+    assert {one.name for one in found} == set(names[:24])
+    assert asked == [f"<p>{name}</p>" for name in names[:24]] * len(LOOKED)
+    first = found[0]
+    assert first.thing.box.frame == 12
+    assert first.cells_hw[4:8, 8:12].all()
+    assert first.cells_hw.sum() == 16
+
+
+def test_a_description_is_of_what_is_found(likened: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finder sees two places, each under every likely name; the tracker here draws each where its window is."""
+
+    class Following:
+        def __init__(self, query: Query) -> None:
+            (window,) = query.windows
+            self.rows, self.columns = ((4, 8), (8, 12)) if window.y0 + window.y1 < 80 else ((12, 14), (2, 5))
+
+        def step(self, frames: Sequence[Frame]) -> Iterator[SimpleNamespace]:
+            for frame in frames:
+                logits = torch.full((16, 16), -1.0)
+                if frame.index == 2:
+                    logits[slice(*self.rows), slice(*self.columns)] = 1.0
+                yield SimpleNamespace(seen=(SimpleNamespace(logits=logits),))
+
+    monkeypatch.setattr(likened, "track", Following)
+    assert likened.glimpse_count([Describe()]) == 16
+    (query,) = likened.read([Describe()], FRAMES, looked=LOOKED)
+    name, again = likened.names[0], f"{likened.names[0]}_2"
+    assert query.start == 12
+    assert [target.name for (target,) in query.targets] == [name, again]
+    assert query.captions == ("Two men.", "")
+
+
+def test_where_nothing_can_be_named_surely_words_are_asked_for(likened: Segmenter) -> None:
+    with pytest.raises(PromptError, match="sure of nothing"):
+        likened.read([Describe()], FRAMES[:1], looked={10: FRAMES[0]})

@@ -20,7 +20,6 @@ from x2roto.train.footage.vocabulary import (
     COLOURS,
     QUESTIONS,
     Label,
-    article,
     colours_of,
     kinds,
     label,
@@ -99,7 +98,6 @@ def test_a_held_kind_stands_for_all_its_nouns_and_their_traits() -> None:
     assert {"car", "bus", "vehicle"} <= held
     assert "dog" not in held
     assert "wheels" in possible_traits(held)
-    assert article("apple") == "an"
 
 
 # ---- the judge

@@ -173,3 +173,16 @@ def test_what_was_understood_is_told_where_it_differs() -> None:
     assert notes([Text("c", "puppy")], None) == []
     assert notes_on(PACKAGED_MODEL, [Text("a", "the dog")]) == []
     assert json.loads((find_model(PACKAGED_MODEL) / LEXICON).read_text())["names"]["mouse"] == "mice"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["apple"], "An apple."),
+        (["person", "car", "person"], "Two people and a car."),
+        (["food", "food", "scissors", "sheep"], "Some food, a pair of scissors and a sheep."),
+        (["dog"] * 6, "Several dogs."),
+    ],
+)
+def test_things_are_told_in_a_sentence(names: list[str], said: str) -> None:
+    assert FOOTAGE.told(names) == said

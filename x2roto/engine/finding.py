@@ -35,6 +35,9 @@ SURE = 0.3
 DOUBT = 0.4
 # Phrases looked for at once; each takes some megabytes.
 TOGETHER = 16
+# Of all names that a model knows, those that are looked for on a frame: what the likest cells are most like.
+LIKELY = 24
+LIKEST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,15 @@ class Thing:
 
     box: Box
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A thing under a name that fits it; `cells_hw`: where it is on its frame, bool."""
+
+    name: str
+    thing: Thing
+    cells_hw: NDArray[np.bool_]
 
 
 def sightings(
@@ -82,8 +94,24 @@ def best(seen: Sequence[Sighting]) -> Sighting:
 
 def things(seen: Sequence[Sighting]) -> list[Thing]:
     """All that could be meant on any of the frames, the surest first."""
-    found = [Thing(box, one.presence * sure) for one in seen for box, sure in _parts(one)]
+    found = [Thing(_around(part, one.index), one.presence * sure) for one in seen for part, sure in _parts(one)]
     return sorted(found, key=lambda thing: -thing.score)
+
+
+def nameable(segmenter: Segmenter, names: Sequence[str], looked: Mapping[int | None, Rgb]) -> list[Named]:
+    """What there is on any of the frames that one of all the `names` fits, the surest first: a thing comes under
+    every name and on every frame on which it was looked for."""
+    ids, valid = _spelt(segmenter, names)
+    found: list[Named] = []
+    for index, rgb in looked.items():
+        alike = segmenter.model.liken(segmenter.pixels([rgb]), ids, valid)[0].flatten(1)
+        best_cells = alike.topk(min(LIKEST, alike.shape[1])).values.mean(1)
+        likely = [names[place] for place in best_cells.topk(min(LIKELY, len(names))).indices.tolist()]
+        for name, (one,) in zip(likely, sightings(segmenter, likely, {index: rgb}), strict=True):
+            found.extend(
+                Named(name, Thing(_around(part, index), one.presence * sure), part) for part, sure in _parts(one)
+            )
+    return sorted(found, key=lambda named: -named.thing.score)
 
 
 def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -111,19 +139,19 @@ def boxes(seen: Sighting, *, apart: bool) -> list[Box]:
     """Boxes, in sides of the frame, around what is seen: one for each part that touches no other, what is seen most
     first, specks left out, where things are told `apart`, or around the first part alone. Without names.
     """
-    found = [box for box, _ in _parts(seen)]
+    found = [_around(part, seen.index) for part, _ in _parts(seen)]
     return found if apart else found[:1]
 
 
-def _parts(seen: Sighting) -> list[tuple[Box, float]]:
-    """Each part with its mean coverage, that of which most is seen first, specks left out."""
+def _parts(seen: Sighting) -> list[tuple[NDArray[np.bool_], float]]:
+    """Each part (h, w) with its mean coverage, that of which most is seen first, specks left out."""
     sure = seen.mask_hw.sigmoid().cpu().numpy()
     parts, count = ndimage.label(sure >= SURE * sure.max())
     numbers = range(1, count + 1)
     seen_of, mean_of = ndimage.sum_labels(sure, parts, numbers), ndimage.mean(sure, parts, numbers)
     order = np.argsort(-seen_of, kind="stable")
     kept = [number for number in order if seen_of[number] >= SPECK * seen_of.max()]
-    return [(_around(parts == number + 1, seen.index), float(mean_of[number])) for number in kept]
+    return [(parts == number + 1, float(mean_of[number])) for number in kept]
 
 
 def _around(mask_hw: NDArray[np.bool_], frame: int | None) -> Box:

@@ -21,7 +21,8 @@ from x2roto.clip import Frame, both_ways
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
 from x2roto.engine.deeds import Course, Deed, doing, told
-from x2roto.engine.finding import Thing, best, boxes, sightings, things
+from x2roto.engine.describing import Masks, told_of
+from x2roto.engine.finding import Thing, best, boxes, nameable, sightings, things
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
 from x2roto.engine.model.region_sampler import cell_cover, draw_points
@@ -132,8 +133,17 @@ class Segmenter:
         return self.model.config.outliner.reach if self.model.outliner is not None else 0.0
 
     def glimpse_count(self, prompts: Sequence[Prompt]) -> int:
-        """How many frames of the range the language model wants to see for these prompts."""
-        return max(tasks.task_for(prompt, "video").glimpse for prompt in prompts)
+        """How many frames of the range the language model, or what looks in its place, wants to see for these
+        prompts."""
+        return max(
+            GLIMPSE if self.names and isinstance(prompt, Describe) else tasks.task_for(prompt, "video").glimpse
+            for prompt in prompts
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it can find and name by itself; () for models whose language model describes."""
+        return tuple(self.lexicon.names) if self.model.finder is not None and self.lexicon is not None else ()
 
     def notes(self, prompts: Sequence[Prompt]) -> list[str]:
         """What to tell of how prompts are read: one line each."""
@@ -161,7 +171,8 @@ class Segmenter:
         query then run as one batch. A model that remembers region prompts reads each by itself.
 
         A model with a finder looks for words on the frames `looked` at, by source index, and follows what they mean
-        from where it is seen best; by default that is the first of the glimpse alone.
+        from where it is seen best; by default that is the first of the glimpse alone. One that has a lexicon too
+        describes by what it finds of all its names there, without its language model.
 
         Raises PromptError for prompts that cannot be used or that the model answers without a mask, DeviceMemoryError
         when the language model does not fit.
@@ -176,6 +187,8 @@ class Segmenter:
             for request in requests(prompts, seen.media, regions=regions, words=words):
                 if self.model.finder is not None and isinstance(request.prompts[0], Text | Question | Classes):
                     asked.extend(self._find(request, seen, plates, reading, looked or {None: glimpse[0]}))
+                elif self.names and isinstance(request.prompts[0], Describe):
+                    asked.extend(self._describe(seen, plates, reading, looked or {None: glimpse[0]}))
                 elif self.model.outliner is not None and isinstance(request.prompts[0], Points):
                     query, _ = self._ask(request, seen, plates, reading)
                     asked.append(self._again(query, request, seen, plates, reading))
@@ -351,17 +364,39 @@ class Segmenter:
         *, sure: bool,
     ) -> list[Box]:  # fmt: skip
         """What of all that could be meant moves as it is told, if anything does; `sure`: that something does."""
-        shots = [Frame(place, None, rgb) for place, rgb in enumerate(looked.values())]
-        frames = list(looked)
 
         def follow(box: Box) -> Course:
-            query = self._boxed(box, seen, looked, reading)
-            results = both_ways(lambda part: self.track(query).step(part), shots, frames.index(box.frame))
-            return Course.of([(result.seen[0].logits > 0).cpu().numpy() for result in results])
+            return Course.of(self._followed(self._boxed(box, seen, looked, reading), looked))
 
         likely = [thing for thing in could if thing.score >= HINT * reading.presence]
-        box = doing(deed, likely, frames, follow, sure=sure)
+        box = doing(deed, likely, list(looked), follow, sure=sure)
         return [] if box is None else [box]
+
+    def _describe(
+        self, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading, looked: Mapping[int | None, Rgb]
+    ) -> Iterator[Query]:
+        """What to follow of all that can be named, and a sentence of it."""
+        assert self.lexicon is not None
+        plates = {**plates, **looked}
+
+        def follow(box: Box) -> Masks:
+            return dict(zip(looked, self._followed(self._boxed(box, seen, plates, reading), looked), strict=True))
+
+        told = told_of(nameable(self, self.names, looked), follow)
+        if not told:
+            raise PromptError("the model is sure of nothing it could name: name something yourself, or draw a box")
+        names = [each.name for each in told]
+        captions = [self.lexicon.told(names), *[""] * (len(told) - 1)]
+        for each, label, caption in zip(told, distinct(list(map(slug, names))), captions, strict=True):
+            query = self._boxed(each.box, seen, plates, reading)
+            ((one,),) = query.targets
+            yield replace(query, targets=((replace(one, name=label),),), captions=(caption,))
+
+    def _followed(self, query: Query, looked: Mapping[int | None, Rgb]) -> list[NDArray[np.bool_]]:
+        """Masks (h, w) of the one thing that is asked for, on each frame that is looked at."""
+        shots = [Frame(place, None, rgb) for place, rgb in enumerate(looked.values())]
+        results = both_ways(lambda part: self.track(query).step(part), shots, list(looked).index(query.start))
+        return [(result.seen[0].logits > 0).cpu().numpy() for result in results]
 
     def _boxed(self, box: Box, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading) -> Query:
         """What to follow of a box."""

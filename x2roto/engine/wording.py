@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -78,6 +79,10 @@ _SHARES = frozenset({
     "set", "slice", "stack", "team",
 })  # fmt: skip
 _PLURALS = (("men", "man"), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""), ("'s", ""))
+# Names that have no number, and those that are plurals always.
+UNCOUNTED = frozenset({"clothing", "food", "bread", "cheese", "broccoli", "furniture", "footwear"})
+PAIRS = frozenset({"scissors", "eyeglasses", "shorts", "trousers", "gloves"})
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 _SKIN = frozenset({"black", "white", "brown", "yellow"})  # colours that are said of people and not of their clothes
 
 
@@ -120,6 +125,13 @@ class Lexicon:
         known = {plural: name for name, plural in self.names.items()} | {name: name for name in self.names}
         return {word: name for word, name in _thesaurus()["names"].items() if name in self.names} | known
 
+    def told(self, names: Sequence[str]) -> str:
+        """A sentence of things that go by names it knows: "A person, two cars and some food."."""
+        parts = [counted(name, self.names[name], number) for name, number in Counter(names).items()]
+        *before, last = parts
+        said = f"{', '.join(before)} and {last}" if before else last
+        return f"{said[0].upper()}{said[1:]}."
+
     @cached_property
     def colours_of(self) -> Mapping[str, str]:
         """Every word for a colour, and the colour it is known by."""
@@ -154,6 +166,20 @@ def _thesaurus() -> Mapping[str, Mapping[str, str]]:
         part: {" ".join(word.split()): known for known, words in rows.items() for word in words.split(",")}
         for part, rows in tomllib.loads(text).items()
     }
+
+
+def counted(name: str, plural: str, number: int) -> str:
+    """So many things of a name: "an apple", "two apples", "a pair of scissors", "some food"."""
+    if name in UNCOUNTED:
+        return f"some {name}"
+    if number > 1:
+        return f"{NUMBERS.get(number, 'several')} {plural}"
+    return f"a pair of {name}" if name in PAIRS else f"{article(name)} {name}"
+
+
+def article(phrase: str) -> str:
+    """ "an" or "a", for what follows."""
+    return "an" if phrase[0] in "aeiou" else "a"
 
 
 # ---- phrases ----------------------------------------------------------------------------------------------------

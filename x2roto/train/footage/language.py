@@ -13,13 +13,13 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from x2roto.engine.wording import NUMBERS, article, counted
 from x2roto.train.footage.scene import Scene
 from x2roto.train.footage.survey import Survey
 from x2roto.train.footage.vocabulary import (
     COLOURS,
     QUESTIONS,
     Label,
-    article,
     countable,
     names_known,
     nouns,
@@ -36,8 +36,6 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "top": ("the upper {}", "the {} at the top"),
     "bottom": ("the lower {}", "the {} at the bottom"),
 }
-_PAIRS = frozenset({"scissors", "eyeglasses", "trousers", "shorts", "gloves"})
-_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +366,7 @@ def _by_rank(facts: Facts, base: _Base) -> Iterator[Candidate]:
         for word in words:
             yield word.format(one), verdict
     sure = int((base.verdict == 1).sum())
-    counted = sure if not (base.verdict == 0).any() and sure in _NUMBERS else 0
+    counted = sure if not (base.verdict == 0).any() and sure in NUMBERS else 0
     sizes = (("large", "big", facts.larger), ("small", "small", lambda k, j: facts.larger(j, k)))
     for first, second, measure in sizes:
         verdict = facts.compared(base.verdict, measure)
@@ -378,7 +376,7 @@ def _by_rank(facts: Facts, base: _Base) -> Iterator[Candidate]:
         if counted == 2:
             yield f"the {first}r of the two {many}" if first == "large" else f"the smaller of the two {many}", verdict
         elif counted:
-            yield f"the {superlatives[first]} of the {_NUMBERS[counted]} {many}", verdict
+            yield f"the {superlatives[first]} of the {NUMBERS[counted]} {many}", verdict
     if not in_colour:
         yield f"the fastest {one}", facts.compared(base.verdict, facts.faster)
     if counted >= 3:
@@ -602,17 +600,13 @@ def _groups_to_tell(facts: Facts) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _noun_phrase(facts: Facts, noun: str, actors: tuple[int, ...]) -> str:
-    if len(actors) > 1:
-        return f"{_NUMBERS.get(len(actors), 'several')} {plural(noun)}"
     label = facts.labels[actors[0]]
-    colours = sorted(label.colours)
-    if not countable(noun):
-        return f"a pair of {noun}" if noun in _PAIRS else f"some {noun}"
+    colours = sorted(label.colours) if len(actors) == 1 and countable(noun) else []
     if colours and label.dressed:
         return f"{article(noun)} {noun} in {colours[0]}"
     if colours and colours[0] != noun:
         return f"{article(colours[0])} {colours[0]} {noun}"
-    return f"{article(noun)} {noun}"
+    return counted(noun, plural(noun), len(actors))
 
 
 def _deed(facts: Facts, actors: tuple[int, ...]) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from x2roto.engine.wording import PAIRS, UNCOUNTED
+
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "grey", "white")
 
 
@@ -368,8 +370,6 @@ _PLURALS = {
     "scarf": "scarves", "clothing": "clothes", "computer mouse": "computer mice", "passion fruit": "passion fruits",
     "cookie": "cookies",
 }  # fmt: skip
-_ALWAYS_PLURAL = frozenset({"scissors", "eyeglasses", "shorts", "trousers", "gloves"})
-_UNCOUNTED = frozenset({"clothing", "food", "bread", "cheese", "broccoli", "furniture", "footwear"})
 
 # What each trait is asked as. Every question holds its trait's words and no noun of the table.
 QUESTIONS: Mapping[str, tuple[str, ...]] = {
@@ -541,12 +541,7 @@ def plural(noun: str) -> str:
 
 def countable(noun: str) -> bool:
     """Whether one says "a ..." and "the two ..." of it."""
-    return noun not in _ALWAYS_PLURAL and noun not in _UNCOUNTED
-
-
-def article(phrase: str) -> str:
-    """ "an" or "a", for what follows."""
-    return "an" if phrase[0] in "aeiou" else "a"
+    return noun not in PAIRS and noun not in UNCOUNTED
 
 
 # ---- colours ----------------------------------------------------------------------------------------------
