@@ -129,7 +129,7 @@ def bounds(alpha: NDArray[Any], margin: int = 0) -> tuple[slice, slice] | None:
     if not rows.size:
         return None
     spans = zip((rows, columns), alpha.shape, strict=True)
-    top_left = [slice(max(0, at[0] - margin), min(size, at[-1] + 1 + margin)) for at, size in spans]
+    top_left = [slice(max(0, int(at[0]) - margin), min(size, int(at[-1]) + 1 + margin)) for at, size in spans]
     return top_left[0], top_left[1]
 
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from x2roto.engine.postprocess.masks import boxes_of
 from x2roto.matte import Refine
 
 # Regularisation of the colour-guided filter, squared colour in [0, 1]: fainter edges are not followed.
@@ -255,13 +256,9 @@ def _dilated(values: Tensor, radius: int) -> Tensor:
 
 def _around(mask: Tensor) -> Iterator[tuple[slice, slice]]:
     """The rectangle around `mask` (height, width); none for an empty one."""
-    spans = []
-    for axis in (1, 0):
-        hit = torch.nonzero(mask.any(axis))
-        if not len(hit):
-            return
-        spans.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    yield spans[0], spans[1]
+    ((left, top, right, bottom),) = boxes_of(mask[None]).tolist()
+    if right:
+        yield slice(top, bottom), slice(left, right)
 
 
 def _wider(spans: tuple[slice, slice], margin: int, shape: torch.Size) -> tuple[slice, ...]:

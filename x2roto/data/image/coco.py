@@ -14,7 +14,7 @@ from x2roto.data.image.scenes import (
     GRASS,
     SKY,
     Scene,
-    bounds,
+    coco_box,
     image_records,
     instance_records,
     scenes,
@@ -104,7 +104,7 @@ def write_segments(scene: Scene, ids: Mapping[str, int], folder: Path, name: str
                 "category_id": category,
                 "iscrowd": int(crowd),
                 "area": int(mask.sum()),
-                "bbox": bounds(mask),
+                "bbox": coco_box(mask),
             }
         )
     write_panoptic(painted, folder / file)

@@ -21,7 +21,7 @@ from x2roto.data.annotations import (
     write_json,
 )
 from x2roto.data.image.pictures import Identifier, Picture, by_picture, called, check_pictures, some
-from x2roto.data.image.scenes import GRASS, Mask, Scene, bounds, scenes, write_photographs
+from x2roto.data.image.scenes import GRASS, Mask, Scene, coco_box, scenes, write_photographs
 from x2roto.data.listed import Listed
 from x2roto.data.names import chosen
 from x2roto.data.sample import FrameTruth, Layout, PromptKind, Sample
@@ -154,7 +154,7 @@ def _write_miniature(root: Path, seed: int) -> None:
             "category_id": 1,
             "iscrowd": 0,
             "area": int(mask.sum()),
-            "bbox": bounds(mask),
+            "bbox": coco_box(mask),
             "segmentation": encode_mask(mask),
         }
         for number, (scene, mask) in enumerate(masks, 1)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from x2roto.data.annotations import Size, encode_mask, write_picture
+from x2roto.matte import bounds
 
 Mask = NDArray[np.bool_]
 
@@ -156,17 +157,19 @@ def instance_records(drawn: Iterable[Scene], ids: dict[str, int]) -> list[dict[s
                     "category_id": ids[thing.noun],
                     "iscrowd": int(thing.crowd),
                     "area": int(thing.mask.sum()),
-                    "bbox": bounds(thing.mask),
+                    "bbox": coco_box(thing.mask),
                     "segmentation": thing.segmentation,
                 }
             )
     return found
 
 
-def bounds(mask: Mask) -> list[int]:
+def coco_box(mask: Mask) -> list[int]:
     """Left, top, width and height of a mask, as COCO writes boxes."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1]
+    spans = bounds(mask)
+    assert spans is not None
+    rows, columns = spans
+    return [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
 
 
 def corners(box: tuple[int, int, int, int]) -> list[int]:
