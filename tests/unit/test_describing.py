@@ -81,6 +81,9 @@ def test_a_thing_is_told_once_though_it_is_seen_in_several_ways() -> None:
     large = (12, 6, 24, 24)
     views = sorted_by_score(seen("dog", DOG, *[0.9] * 4), seen("wolf", large, 0, *[0.8] * 3))
     assert named(told_of(views, following(DOG))) == [("dog", 10)]
+    # So is what strays off to something else after a while.
+    astray = following((10, 12, 24, 24))
+    assert named(told_of(views, lambda box: following(DOG)(box) if box.frame == 10 else astray(box))) == [("dog", 10)]
 
 
 def test_two_of_a_name_are_two_and_there_is_an_end() -> None:

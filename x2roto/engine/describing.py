@@ -25,8 +25,8 @@ AGREED = 0.75
 # Most things that are told of, and most that are followed to know.
 MOST = 8
 FOLLOWED = 16
-# Share of what is seen that lies in a thing where it is of that thing; shared of both where it is that thing; and of
-# two things' masks, all frames together, where they are one.
+# Share of what is seen that lies in a thing where it is of that thing; of both together that they share where it is
+# that thing; and of the smaller of two things, all frames together, that lies in the other where they are one.
 INSIDE = 0.5
 FITS = 0.4
 ONE = 0.5
@@ -90,10 +90,10 @@ def _same(one: Named, other: Named) -> bool:
 
 
 def _one(masks: Masks, other: Masks) -> bool:
-    """Whether two things that have been followed are the same."""
+    """Whether of two things that have been followed one is the other, or part of it."""
     both = sum(int((mask & other[frame]).sum()) for frame, mask in masks.items())
-    either = sum(int((mask | other[frame]).sum()) for frame, mask in masks.items())
-    return both > ONE * either
+    smaller = min(sum(int(mask.sum()) for mask in each.values()) for each in (masks, other))
+    return both > ONE * smaller
 
 
 def _cells(masks: Masks, seen: Named) -> NDArray[np.bool_]:
