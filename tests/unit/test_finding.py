@@ -298,6 +298,9 @@ def test_a_description_is_of_what_is_found(likened: Segmenter, monkeypatch: pyte
     assert query.start == 12
     assert [target.name for (target,) in query.targets] == [name, again]
     assert query.captions == ("Two men.", "")
+    assert likened.chat("What do you see?", FRAMES) == "Two men."
+    with pytest.raises(PromptError, match="can only say what there is"):
+        likened.chat("What is his name?", FRAMES)
 
 
 def test_where_nothing_can_be_named_surely_words_are_asked_for(likened: Segmenter) -> None:

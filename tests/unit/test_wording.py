@@ -13,6 +13,7 @@ from x2roto.engine.wording import (
     LEXICON,
     Lexicon,
     _thesaurus,
+    asks_what_there_is,
     heard,
     heard_class,
     heard_question,
@@ -186,3 +187,26 @@ def test_what_was_understood_is_told_where_it_differs() -> None:
 )
 def test_things_are_told_in_a_sentence(names: list[str], said: str) -> None:
     assert FOOTAGE.told(names) == said
+
+
+@pytest.mark.parametrize(
+    ("question", "answered"),
+    [
+        ("Describe the video.", True),
+        ("Please describe this clip briefly", True),
+        ("Can you give me a short caption?", True),
+        ("Could you provide a brief description of the image?", True),
+        ("What do you see?", True),
+        ("What is in the picture?", True),
+        ("What's shown in this shot?", True),
+        ("What objects are there in the scene?", True),
+        ("What does the footage show?", True),
+        ("What is the man doing in the video?", False),
+        ("What colour is the car in the picture?", False),
+        ("Describe the man's jacket.", False),
+        ("Is there a description of the car in it?", False),
+        ("Who is in the picture?", False),
+    ],
+)
+def test_questions_about_all_that_there_is_are_known(question: str, answered: bool) -> None:
+    assert asks_what_there_is(question) is answered

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from x2roto.clip import Frame, both_ways
+from x2roto.clip import Frame, both_ways, spread
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
 from x2roto.engine.deeds import Course, Deed, doing, told
-from x2roto.engine.describing import Masks, told_of
+from x2roto.engine.describing import Masks, Told, told_of
 from x2roto.engine.finding import Thing, best, boxes, nameable, sightings, things
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
@@ -30,7 +30,7 @@ from x2roto.engine.model.x2sam import X2SAM
 from x2roto.engine.prompting import SpecialIds, TokenStream, Turn, conversation, tokenise, vision_text
 from x2roto.engine.shot import Query
 from x2roto.engine.window import DRAWN, Window, first_window, pointed, widened
-from x2roto.engine.wording import Lexicon, notes, readings
+from x2roto.engine.wording import Lexicon, asks_what_there_is, notes, readings
 from x2roto.errors import DeviceMemoryError, ModelError, PromptError
 from x2roto.job import Quality
 from x2roto.prompt import (
@@ -219,12 +219,19 @@ class Segmenter:
         return query, str(self.tokenizer.decode(list(written), skip_special_tokens=False)).strip()
 
     def chat(self, question: str, glimpse: Sequence[Rgb], reading: Reading = READING) -> str:
-        """The model's answer to a question about a clip or, with a single frame, a still.
+        """The model's answer to a question about a clip or, with a single frame, a still. One that names by itself
+        what it finds says that, and has no other answers.
 
-        Raises PromptError for an empty question, DeviceMemoryError when the language model does not fit.
+        Raises PromptError for an empty question and for one that it has no answer to, DeviceMemoryError when the
+        language model does not fit.
         """
         with self._looking(glimpse) as seen:
             turn = Turn(tasks.question(tasks.TASKS["chat"], seen.media, [question]))
+            if self.lexicon is not None and self.names:
+                if not asks_what_there_is(question):
+                    raise PromptError("this small model can only say what there is: ask 'What do you see?'")
+                looked: dict[int | None, Rgb] = {at: glimpse[at] for at in spread(GLIMPSE, range(len(glimpse)))}
+                return self.lexicon.told([each.name for each in self._told(seen, reading, looked)])
             prompt = self._assemble(self._tokens([turn], seen), seen, None)
             return self._text(self._write(prompt, seen, reading)[0])
 
@@ -377,20 +384,23 @@ class Segmenter:
     ) -> Iterator[Query]:
         """What to follow of all that can be named, and a sentence of it."""
         assert self.lexicon is not None
-        plates = {**plates, **looked}
-
-        def follow(box: Box) -> Masks:
-            return dict(zip(looked, self._followed(self._boxed(box, seen, plates, reading), looked), strict=True))
-
-        told = told_of(nameable(self, self.names, looked), follow)
-        if not told:
-            raise PromptError("the model is sure of nothing it could name: name something yourself, or draw a box")
+        told = self._told(seen, reading, looked)
         names = [each.name for each in told]
         captions = [self.lexicon.told(names), *[""] * (len(told) - 1)]
         for each, label, caption in zip(told, distinct(list(map(slug, names))), captions, strict=True):
-            query = self._boxed(each.box, seen, plates, reading)
+            query = self._boxed(each.box, seen, {**plates, **looked}, reading)
             ((one,),) = query.targets
             yield replace(query, targets=((replace(one, name=label),),), captions=(caption,))
+
+    def _told(self, seen: _Glimpse, reading: Reading, looked: Mapping[int | None, Rgb]) -> list[Told]:
+        """All that can be named, the surest first."""
+
+        def follow(box: Box) -> Masks:
+            return dict(zip(looked, self._followed(self._boxed(box, seen, looked, reading), looked), strict=True))
+
+        if told := told_of(nameable(self, self.names, looked), follow):
+            return told
+        raise PromptError("the model is sure of nothing it could name: name something yourself, or draw a box")
 
     def _followed(self, query: Query, looked: Mapping[int | None, Rgb]) -> list[NDArray[np.bool_]]:
         """Masks (h, w) of the one thing that is asked for, on each frame that is looked at."""

@@ -59,6 +59,18 @@ _RANKED_AFTER = (
 _SECOND = re.compile(r"second (?P<name>.+) from the (?P<side>left|right)")
 # Questions about what things are or do, and not about one that has a name.
 _TRAIT = re.compile(r"which of (?:these|those|them)\b|who is the only\b")
+# Questions about all that is there.
+_KIND = "clip|video|image|picture|photo|photograph|frame|shot|scene|footage|movie|still"
+_MEDIA = rf"(?:the |this )?(?:whole |entire )?(?:{_KIND})"
+_THERE = rf"(?: (?:here|(?:with)?in {_MEDIA}))"
+_OVERVIEW = re.compile(
+    rf"\b(?:describe|caption|summari[sz]e)(?: (?:the contents? of )?{_MEDIA})?(?: briefly)?$"
+    rf"|\b(?:description|caption|summary|contents)(?: (?:of|for) {_MEDIA})?\b(?! of)"
+    rf"|\bwhat (?:(?:things|objects) )?(?:do|can) (?:you|we|i) see{_THERE}?$"
+    rf"|\bwhat(?: is|'s| can be)(?: (?:there|shown|visible|seen|found))?{_THERE}$"
+    rf"|\bwhat (?:things|objects) (?:are|can be)(?: (?:there|shown|visible|seen|found))?{_THERE}?$"
+    rf"|\bwhat does {_MEDIA} (?:show|contain|depict)$"
+)
 # What may stand before a name and says nothing of it here.
 _POINTING = frozenset({
     "a", "all", "an", "any", "both", "each", "every", "her", "his", "its", "main", "my", "one", "only", "our",
@@ -204,6 +216,11 @@ def heard_question(question: str, lexicon: Lexicon) -> str:
         return heard(question, lexicon) or question
     phrase = phrased(plain)
     return question if phrase == plain or _TRAIT.match(plain) else heard(phrase, lexicon) or question
+
+
+def asks_what_there_is(question: str) -> bool:
+    """Whether a question is answered by naming what a clip shows."""
+    return _OVERVIEW.search(_plain(question)) is not None
 
 
 def heard_class(name: str, lexicon: Lexicon) -> str | None:
