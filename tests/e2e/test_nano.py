@@ -95,6 +95,22 @@ def test_it_tells_what_it_makes_of_words(run: Run, tmp_path: Path) -> None:
     assert json.loads((out / NAME).read_text())["summary"]["notes"] == said
 
 
+def test_it_names_what_it_sees_and_cuts_it(run: Run, tmp_path: Path) -> None:
+    clip = filmed(SEEDS[0], 4)
+    source, out = written(clip, tmp_path / "clip"), tmp_path / "out"
+    result = run("segment", source, "--model", PACKAGED_MODEL, "--describe", "-o", out)
+    assert result.code == 0, result.err
+    assert "people" in result.err.splitlines()[-1]
+    people = clip.rendered.masks[[actor.label.nouns[-1] == "person" for actor in clip.scene.actors]]
+    for name in ("person", "person_2"):
+        mattes = [np.asarray(Image.open(path)) for path in sorted(out.glob(f"**/*{name}.*.png"))]
+        found = np.stack([matte > np.iinfo(matte.dtype).max // 2 for matte in mattes])
+        assert max(region_similarity(person, found) for person in people) > 0.5
+    said = run("chat", source, "What do you see?", "--model", PACKAGED_MODEL)
+    assert said.out.decode() in result.err
+    assert run("chat", source, "Who is it?", "--model", PACKAGED_MODEL).code == 2
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 @pytest.mark.parametrize(
     "prompt", [Box("it", 40, 30, 100, 90), Text("man", "the man"), Classes("all", things=("man", "ball")), Describe()]
