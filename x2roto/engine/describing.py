@@ -43,7 +43,8 @@ class Told:
 
 def told_of(seen: Sequence[Named], follow: Callable[[Box], Masks]) -> list[Told]:
     """The things that are surely there, the surest first. `seen`: under all names, on all frames, the surest first;
-    `follow`: masks (h, w) on all those frames of what is in a box, the cells of `seen` a whole number in each."""
+    `follow`: masks (h, w) on all those frames of what is in a box.
+    """
     told: list[Told] = []
     known: list[Masks] = []
     left = [each for each in seen if each.thing.score >= SURE]

@@ -6,7 +6,7 @@ ways in time, as if a person had drawn a box around it there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -94,7 +94,7 @@ def best(seen: Sequence[Sighting]) -> Sighting:
 
 def things(seen: Sequence[Sighting]) -> list[Thing]:
     """All that could be meant on any of the frames, the surest first."""
-    found = [Thing(_around(part, one.index), one.presence * sure) for one in seen for part, sure in _parts(one)]
+    found = [thing for one in seen for thing, _ in _things(one)]
     return sorted(found, key=lambda thing: -thing.score)
 
 
@@ -108,9 +108,7 @@ def nameable(segmenter: Segmenter, names: Sequence[str], looked: Mapping[int | N
         best_cells = alike.topk(min(LIKEST, alike.shape[1])).values.mean(1)
         likely = [names[place] for place in best_cells.topk(min(LIKELY, len(names))).indices.tolist()]
         for name, (one,) in zip(likely, sightings(segmenter, likely, {index: rgb}), strict=True):
-            found.extend(
-                Named(name, Thing(_around(part, index), one.presence * sure), part) for part, sure in _parts(one)
-            )
+            found.extend(Named(name, thing, cells) for thing, cells in _things(one))
     return sorted(found, key=lambda named: -named.thing.score)
 
 
@@ -141,6 +139,12 @@ def boxes(seen: Sighting, *, apart: bool) -> list[Box]:
     """
     found = [_around(part, seen.index) for part, _ in _parts(seen)]
     return found if apart else found[:1]
+
+
+def _things(seen: Sighting) -> Iterator[tuple[Thing, NDArray[np.bool_]]]:
+    """What is seen, part by part, each with its cells (h, w)."""
+    for part, sure in _parts(seen):
+        yield Thing(_around(part, seen.index), seen.presence * sure), part
 
 
 def _parts(seen: Sighting) -> list[tuple[NDArray[np.bool_], float]]:

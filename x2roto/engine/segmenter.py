@@ -21,7 +21,7 @@ from x2roto.clip import Frame, both_ways, spread
 from x2roto.engine import preprocess, shot, tasks
 from x2roto.engine.assembly import Conditions, Spliced, decodable, generated_ids, phrase_ids, stack
 from x2roto.engine.deeds import Course, Deed, doing, told
-from x2roto.engine.describing import Masks, Told, told_of
+from x2roto.engine.describing import Masks, told_of
 from x2roto.engine.finding import Thing, best, boxes, nameable, sightings, things
 from x2roto.engine.identity import Kind, Target
 from x2roto.engine.model.language import Visual
@@ -188,7 +188,7 @@ class Segmenter:
                 if self.model.finder is not None and isinstance(request.prompts[0], Text | Question | Classes):
                     asked.extend(self._find(request, seen, plates, reading, looked or {None: glimpse[0]}))
                 elif self.names and isinstance(request.prompts[0], Describe):
-                    asked.extend(self._describe(seen, plates, reading, looked or {None: glimpse[0]}))
+                    asked.extend(self._describe(seen, reading, looked or {None: glimpse[0]}))
                 elif self.model.outliner is not None and isinstance(request.prompts[0], Points):
                     query, _ = self._ask(request, seen, plates, reading)
                     asked.append(self._again(query, request, seen, plates, reading))
@@ -231,7 +231,7 @@ class Segmenter:
                 if not asks_what_there_is(question):
                     raise PromptError("this small model can only say what there is: ask 'What do you see?'")
                 looked: dict[int | None, Rgb] = {at: glimpse[at] for at in spread(GLIMPSE, range(len(glimpse)))}
-                return self.lexicon.told([each.name for each in self._told(seen, reading, looked)])
+                return self.lexicon.told([name for name, _ in self._named(seen, reading, looked)])
             prompt = self._assemble(self._tokens([turn], seen), seen, None)
             return self._text(self._write(prompt, seen, reading)[0])
 
@@ -379,27 +379,26 @@ class Segmenter:
         box = doing(deed, likely, list(looked), follow, sure=sure)
         return [] if box is None else [box]
 
-    def _describe(
-        self, seen: _Glimpse, plates: Mapping[int | None, Rgb], reading: Reading, looked: Mapping[int | None, Rgb]
-    ) -> Iterator[Query]:
+    def _describe(self, seen: _Glimpse, reading: Reading, looked: Mapping[int | None, Rgb]) -> Iterator[Query]:
         """What to follow of all that can be named, and a sentence of it."""
         assert self.lexicon is not None
-        told = self._told(seen, reading, looked)
-        names = [each.name for each in told]
-        captions = [self.lexicon.told(names), *[""] * (len(told) - 1)]
-        for each, label, caption in zip(told, distinct(list(map(slug, names))), captions, strict=True):
-            query = self._boxed(each.box, seen, {**plates, **looked}, reading)
+        found = self._named(seen, reading, looked)
+        names = [name for name, _ in found]
+        captions = [self.lexicon.told(names), *[""] * (len(found) - 1)]
+        for (_, query), label, caption in zip(found, distinct(list(map(slug, names))), captions, strict=True):
             ((one,),) = query.targets
             yield replace(query, targets=((replace(one, name=label),),), captions=(caption,))
 
-    def _told(self, seen: _Glimpse, reading: Reading, looked: Mapping[int | None, Rgb]) -> list[Told]:
-        """All that can be named, the surest first."""
+    def _named(self, seen: _Glimpse, reading: Reading, looked: Mapping[int | None, Rgb]) -> list[tuple[str, Query]]:
+        """All that can be named, the surest first, and what to follow of it."""
+        asked: dict[Box, Query] = {}
 
         def follow(box: Box) -> Masks:
-            return dict(zip(looked, self._followed(self._boxed(box, seen, looked, reading), looked), strict=True))
+            asked[box] = self._boxed(box, seen, looked, reading)
+            return dict(zip(looked, self._followed(asked[box], looked), strict=True))
 
-        if told := told_of(nameable(self, self.names, looked), follow):
-            return told
+        if found := told_of(nameable(self, self.names, looked), follow):
+            return [(each.name, asked[each.box]) for each in found]
         raise PromptError("the model is sure of nothing it could name: name something yourself, or draw a box")
 
     def _followed(self, query: Query, looked: Mapping[int | None, Rgb]) -> list[NDArray[np.bool_]]:
