@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from x2roto.engine.finding import Named
 from x2roto.prompt import Box
@@ -51,8 +53,9 @@ def told_of(seen: Sequence[Named], follow: Callable[[Box], Masks]) -> list[Told]
     while left and len(told) < MOST and len(known) < FOLLOWED:
         first, *others = left
         masks = follow(first.thing.box)
-        about = [each for each in seen if _inside(each, masks)]
-        name, score = _agreed([first, *(each for each in about if _fits(each, masks))], masks)
+        cells = {frame: _on_cells(mask, first.cells_hw.shape) for frame, mask in masks.items()}
+        about = [each for each in seen if _inside(each, cells)]
+        name, score = _agreed([first, *(each for each in about if _fits(each, cells))], masks)
         if score >= AGREED and not any(_one(masks, other) for other in known):
             told.append(Told(name, first.thing.box, score))
         known.append(masks)
@@ -72,15 +75,15 @@ def _agreed(about: Sequence[Named], masks: Masks) -> tuple[str, float]:
     return max(means.items(), key=lambda item: item[1])
 
 
-def _inside(seen: Named, masks: Masks) -> bool:
+def _inside(seen: Named, cells: Masks) -> bool:
     """Whether what is seen is of a thing, or part of it."""
-    return bool(_cells(masks, seen)[seen.cells_hw].mean() > INSIDE)
+    return bool(cells[seen.thing.box.frame][seen.cells_hw].mean() > INSIDE)
 
 
-def _fits(seen: Named, masks: Masks) -> bool:
+def _fits(seen: Named, cells: Masks) -> bool:
     """Whether what is seen is a thing as a whole."""
-    cells = _cells(masks, seen)
-    return bool((cells & seen.cells_hw).sum() > FITS * (cells | seen.cells_hw).sum())
+    thing = cells[seen.thing.box.frame]
+    return bool((thing & seen.cells_hw).sum() > FITS * (thing | seen.cells_hw).sum())
 
 
 def _same(one: Named, other: Named) -> bool:
@@ -97,10 +100,7 @@ def _one(masks: Masks, other: Masks) -> bool:
     return both > ONE * smaller
 
 
-def _cells(masks: Masks, seen: Named) -> NDArray[np.bool_]:
-    """The mask of a thing on the frame and the cells where something is seen, each cell as its middle is."""
-    mask_hw, shape = masks[seen.thing.box.frame], seen.cells_hw.shape
-    rows, columns = (
-        ((np.arange(many) + 0.5) * size / many).astype(int) for many, size in zip(shape, mask_hw.shape, strict=True)
-    )
-    return mask_hw[np.ix_(rows, columns)]
+def _on_cells(mask_hw: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask on as many cells as `shape` says, each as its middle is."""
+    mask = torch.from_numpy(mask_hw)[None, None].to(torch.uint8)
+    return functional.interpolate(mask, shape, mode="nearest-exact")[0, 0].bool().numpy()

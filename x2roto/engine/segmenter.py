@@ -225,13 +225,14 @@ class Segmenter:
         Raises PromptError for an empty question and for one that it has no answer to, DeviceMemoryError when the
         language model does not fit.
         """
+        if self.names:
+            glimpse = [glimpse[at] for at in spread(GLIMPSE, range(len(glimpse)))]
         with self._looking(glimpse) as seen:
             turn = Turn(tasks.question(tasks.TASKS["chat"], seen.media, [question]))
             if self.lexicon is not None and self.names:
                 if not asks_what_there_is(question):
                     raise PromptError("this small model can only say what there is: ask 'What do you see?'")
-                looked: dict[int | None, Rgb] = {at: glimpse[at] for at in spread(GLIMPSE, range(len(glimpse)))}
-                return self.lexicon.told([name for name, _ in self._named(seen, reading, looked)])
+                return self.lexicon.told([name for name, _ in self._named(seen, reading, dict(enumerate(glimpse)))])
             prompt = self._assemble(self._tokens([turn], seen), seen, None)
             return self._text(self._write(prompt, seen, reading)[0])
 

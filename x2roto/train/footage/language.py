@@ -366,21 +366,21 @@ def _by_rank(facts: Facts, base: _Base) -> Iterator[Candidate]:
         for word in words:
             yield word.format(one), verdict
     sure = int((base.verdict == 1).sum())
-    counted = sure if not (base.verdict == 0).any() and sure in NUMBERS else 0
+    number = sure if not (base.verdict == 0).any() and sure in NUMBERS else 0
     sizes = (("large", "big", facts.larger), ("small", "small", lambda k, j: facts.larger(j, k)))
     for first, second, measure in sizes:
         verdict = facts.compared(base.verdict, measure)
         superlatives = {"large": "largest", "big": "biggest", "small": "smallest"}
         for word in dict.fromkeys((first, second)):
             yield f"the {superlatives[word]} {one}", verdict
-        if counted == 2:
+        if number == 2:
             yield f"the {first}r of the two {many}" if first == "large" else f"the smaller of the two {many}", verdict
-        elif counted:
-            yield f"the {superlatives[first]} of the {NUMBERS[counted]} {many}", verdict
+        elif number:
+            yield f"the {superlatives[first]} of the {NUMBERS[number]} {many}", verdict
     if not in_colour:
         yield f"the fastest {one}", facts.compared(base.verdict, facts.faster)
-    if counted >= 3:
-        yield from _by_place_in_row(facts, base, counted)
+    if number >= 3:
+        yield from _by_place_in_row(facts, base, number)
 
 
 def _orders(facts: Facts) -> tuple[tuple[tuple[str, ...], Callable[[int, int], int]], ...]:
