@@ -179,15 +179,15 @@ def test_a_sight_run_changes_finder_and_outliner_and_nothing_else(train: Train, 
     assert Lexicon.read(tmp_path / "sight" / "model") == footage_lexicon()
 
 
-@pytest.mark.parametrize("stopped", [1, 2, 3])
-def test_a_run_goes_on_in_the_middle_of_an_echo(tmp_path: Path, stopped: int) -> None:
+@pytest.mark.parametrize(("stopped", "muon"), [(1, False), (2, True), (3, False)])
+def test_a_run_goes_on_in_the_middle_of_an_echo(tmp_path: Path, stopped: int, muon: bool) -> None:
     words = {"tasks": ["refseg"], "frames": [1], "apart": 3, "room": 0, "side": 0, "length": 40}
     values = {
         "stage": "finder",
         "data": [drawn_footage(**words)],
         "initial": {"model": "x2sam-nano"},
         "batches": {"workers": 0, "image_batch": 2, "image_echo": 3},
-        "optimiser": {"rate": 1e-3, "steps": 5},
+        "optimiser": {"rate": 1e-3, "steps": 5, "muon": muon},
         "run": {"precision": "fp32"},
     }
     config = load_config(write_config(tmp_path, "echo", values), tmp_path / "stopped")
@@ -310,6 +310,7 @@ def prompts_of(sample: ClipSample) -> tuple[list[Prompt], list[str]]:
         ({"data": [{"open": "tests.shapes:Nothing"}]}, "no data set 'tests.shapes:Nothing'"),
         ({"data": [shapes(colour="red")]}, "does not take these options"),
         ({"data": [shapes(count=0)]}, "is empty"),
+        ({"optimiser": {"muon": True}}, "optimiser.muon is for finder and outliner"),
         ({"initial": {"tokenizer": "nowhere"}}, "nowhere"),
         ({"initial": {"segmentor": "nowhere.safetensors"}}, "no file nowhere.safetensors"),
     ],

@@ -66,6 +66,7 @@ def test_the_file_names_the_folder_of_a_run_unless_told() -> None:
         ({"run": {"keep": 0}}, "keep is 0"),
         ({"run": {"blend": 1.5}}, "blend is 1.5: it must be at most 1"),
         ({"run": {"blend": 0.5, "blend_with": "x2sam-nano", "sharding": "fsdp"}}, "set sharding to none"),
+        ({"optimiser": {"muon": True}, "run": {"sharding": "fsdp"}}, "set sharding to none"),
         ({"optimiser": {"epochs": 1.5}}, "epochs is 1.5"),
     ],
 )

@@ -98,9 +98,9 @@ class Optimiser:
     """AdamW with decay on every parameter, warm-up, cosine to zero; both run by micro-batch over all epochs.
 
     `encoder_rate`: learning rate of the mask encoder, in stages "finder" and "sight" of the finder's eyes, as a share
-    of `rate`, 0 freezes it; None is 0.1 in stage "joint", 0 in stage "segmentor" and 1 for eyes. `clip_norm`: largest
-    gradient norm, 0 for any. `warmup`: share of the run. `steps`: stop after that many micro-batches, 0 for whole
-    epochs.
+    of `rate`, 0 freezes it; None is 0.1 in stage "joint", 0 in stage "segmentor" and 1 for eyes. `muon`: the hidden
+    matrices of finder and outliner step as Muon does. `clip_norm`: largest gradient norm, 0 for any. `warmup`: share
+    of the run. `steps`: stop after that many micro-batches, 0 for whole epochs.
     """
 
     rate: float = 1e-4
@@ -108,6 +108,7 @@ class Optimiser:
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.05
+    muon: bool = False
     clip_norm: float = 1.0
     warmup: float = 0.03
     warmup_start: float = 1e-5
@@ -285,7 +286,9 @@ def _check_ranges(sections: Mapping[str, Any], path: Path) -> None:
                 raise PromptError(f"{path} [{section}]: {key} is {value}: it must be at least {bound}")
     if sections["run"].blend > 1:
         raise PromptError(f"{path} [run]: blend is {sections['run'].blend}: it must be at most 1")
-    if sections["run"].blend_with and sections["run"].sharding != "none":
-        raise PromptError(f"{path} [run]: blend_with needs whole parameters: set sharding to none")
+    whole = {"[run]: blend_with": sections["run"].blend_with, "[optimiser]: muon": sections["optimiser"].muon}
+    for key, asked in whole.items():
+        if asked and sections["run"].sharding != "none":
+            raise PromptError(f"{path} {key} needs whole parameters: set sharding to none")
     if sections["batches"].image_echo > 1 < sections["batches"].image_accumulation:
         raise PromptError(f"{path} [batches]: image_echo is for steps of one batch: set image_accumulation to 1")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
@@ -39,6 +40,7 @@ from x2roto.train.collate import Batch, Pick, PickedSamples, Preparer, Reader, c
 from x2roto.train.config import DataSource, TrainConfig
 from x2roto.train.finding import FinderStage, learn_finder
 from x2roto.train.matching import Answers
+from x2roto.train.muon import Muon
 from x2roto.train.network import JointStage, SegmentorStage, StageNetwork, StepLosses
 from x2roto.train.outlining import OutlinerStage, learn_outliner
 from x2roto.train.report import Journal, Step, View, jaccard
@@ -88,6 +90,8 @@ def _due(every: int, done: int, step: Step) -> bool:
 
 
 SEEING = ("model.segmentor.encoder.", "model.finder.eyes.")
+# Whose matrices are hidden, between others of the same part: what Muon is for.
+HIDDEN = ("model.finder.eyes.stages.", "model.finder.layers.", "model.finder.words.layers.", "model.outliner.blocks.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class Trainer:
         close = self.model_config.outliner.side if config.stage in ("outliner", "sight") else 0
         self.prepare = Preparer(self.model_config.image_size, reader, close)
         halve_frozen(stage, config)
-        optimiser = torch.optim.AdamW(parameter_groups(stage, config), **adamw(config))
+        optimiser = Muon(parameter_groups(stage, config), **adamw(config))
         # Draws from here on differ by process; those before gave every process the same network.
         torch.manual_seed(config.run.seed + self.accelerator.process_index)
         self.stage, wrapped = self.accelerator.prepare(stage, optimiser)
@@ -419,14 +423,22 @@ def encoder_rate(config: TrainConfig) -> float:
 
 
 def parameter_groups(stage: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Parameters that learn, those of what sees apart; `share` scales a group's rate."""
-    learning = {name: parameter for name, parameter in stage.named_parameters() if parameter.requires_grad}
-    encoder = {name for name in learning if name.startswith(SEEING)}
-    groups = [
-        {"params": [p for name, p in learning.items() if name not in encoder], "share": 1.0},
-        {"params": [learning[name] for name in encoder], "share": encoder_rate(config)},
+    """Parameters that learn, those of what sees apart; `share` scales a group's rate, `orthogonal`: Muon steps it.
+
+    Raises PromptError when Muon is asked for and nothing that learns is for it.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in stage.named_parameters():
+        if parameter.requires_grad:
+            hidden = config.optimiser.muon and parameter.ndim > 1 and name.startswith(HIDDEN)
+            groups[name.startswith(SEEING), hidden].append(parameter)
+    if config.optimiser.muon and not any(hidden for _, hidden in groups):
+        raise PromptError(f"optimiser.muon is for finder and outliner, which do not learn in stage {config.stage}")
+    share = encoder_rate(config)
+    return [
+        {"params": params, "share": share if sees else 1.0, "orthogonal": hidden}
+        for (sees, hidden), params in groups.items()
     ]
-    return [group for group in groups if group["params"]]
 
 
 def adamw(config: TrainConfig) -> dict[str, Any]:
