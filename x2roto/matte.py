@@ -111,18 +111,6 @@ def invert(alpha: FloatArray) -> FloatArray:
     return 1 - alpha
 
 
-def trimap(alpha: FloatArray, width: float) -> FloatArray:
-    """0 background, 1 foreground, 0.5 unknown: partly covered pixels and those within `width` of the edge."""
-    from scipy.ndimage import distance_transform_edt
-
-    def far_from(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.asarray(distance_transform_edt(~mask) > width) if mask.any() else np.ones_like(mask)
-
-    foreground = (alpha >= 1) & far_from(alpha < 0.5)
-    background = (alpha <= 0) & far_from(alpha >= 0.5)
-    return np.select([foreground, background], [np.float32(1), np.float32(0)], np.float32(0.5))
-
-
 def bounds(alpha: NDArray[Any], margin: int = 0) -> tuple[slice, slice] | None:
     """Rows and columns where alpha is above 0, widened by `margin` inside the picture; None if nowhere."""
     rows, columns = (np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0))

@@ -19,7 +19,6 @@ from x2roto.matte import (
     foreground,
     invert,
     premultiply,
-    trimap,
     unpremultiply,
 )
 
@@ -41,20 +40,6 @@ def test_unpremultiply_is_black_without_coverage() -> None:
 
 def test_invert() -> None:
     assert np.array_equal(invert(np.array([[0, 0.25, 1]], np.float32)), np.array([[1, 0.75, 0]], np.float32))
-
-
-def test_trimap_has_a_band_of_the_asked_width() -> None:
-    alpha = np.zeros((9, 40), np.float32)
-    alpha[:, 20:] = 1
-    row = trimap(alpha, 3)[4]
-    assert np.array_equal(row[:17], np.zeros(17))
-    assert np.array_equal(row[17:23], np.full(6, 0.5))
-    assert np.array_equal(row[23:], np.ones(17))
-
-
-def test_trimap_of_one_value_knows_everything() -> None:
-    assert np.array_equal(trimap(np.zeros((3, 3), np.float32), 2), np.zeros((3, 3)))
-    assert np.array_equal(trimap(np.ones((3, 3), np.float32), 2), np.ones((3, 3)))
 
 
 def test_bounds_are_tight_and_the_margin_stays_inside() -> None:

@@ -88,6 +88,16 @@ def segmentor_frames_on(device: torch.device, frames: Iterable[Rgb], size: int =
     return torch.stack([_resized_on(device, to_uint8(rgb), size) for rgb in frames])
 
 
+def squared(frames_thwc: Tensor, size: int) -> Tensor:
+    """Pictures uint8 (T, H, W, 3) squashed to squares where they are: uint8 (T, size, size, 3)."""
+    pixels = frames_thwc.permute(0, 3, 1, 2).float()
+    # Across, then down, each rounded to a code value, as PIL does.
+    for shape in ((pixels.shape[2], size), (size, size)):
+        pixels = functional.interpolate(pixels, shape, mode="bilinear", align_corners=False, antialias=True)
+        pixels = pixels.add_(0.5).floor_().clamp_(0, 255)
+    return pixels.permute(0, 2, 3, 1).byte()
+
+
 def normalise(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The mask encoder's input from `segmentor_frames`: (T, 3, size, size) on the same device."""
     pixels = frames.permute(0, 3, 1, 2).contiguous()
@@ -113,12 +123,7 @@ def _resized_on(device: torch.device, rgb: NDArray[np.uint8], size: int) -> Tens
     shown = torch.from_numpy(np.ascontiguousarray(rgb))
     if device.type == "cuda":
         shown = shown.pin_memory()
-    pixels = shown.to(device, non_blocking=True).permute(2, 0, 1)[None].float()
-    # Across, then down, each rounded to a code value, as PIL does.
-    for shape in ((rgb.shape[0], size), (size, size)):
-        pixels = functional.interpolate(pixels, shape, mode="bilinear", align_corners=False, antialias=True)
-        pixels = pixels.add_(0.5).floor_().clamp_(0, 255)
-    return pixels[0].permute(1, 2, 0).byte()
+    return squared(shown.to(device, non_blocking=True)[None], size)[0]
 
 
 def _square_mask(mask: NDArray[np.bool_], size: int) -> Tensor:

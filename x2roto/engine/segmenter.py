@@ -229,10 +229,10 @@ class Segmenter:
             glimpse = [glimpse[at] for at in spread(GLIMPSE, range(len(glimpse)))]
         with self._looking(glimpse) as seen:
             turn = Turn(tasks.question(tasks.TASKS["chat"], seen.media, [question]))
-            if self.lexicon is not None and self.names:
+            if self.names:
                 if not asks_what_there_is(question):
                     raise PromptError("this small model can only say what there is: ask 'What do you see?'")
-                return self.lexicon.told([name for name, _ in self._named(seen, reading, dict(enumerate(glimpse)))])
+                return self._sentence(self._named(seen, reading, dict(enumerate(glimpse))))
             prompt = self._assemble(self._tokens([turn], seen), seen, None)
             return self._text(self._write(prompt, seen, reading)[0])
 
@@ -382,13 +382,17 @@ class Segmenter:
 
     def _describe(self, seen: _Glimpse, reading: Reading, looked: Mapping[int | None, Rgb]) -> Iterator[Query]:
         """What to follow of all that can be named, and a sentence of it."""
-        assert self.lexicon is not None
         found = self._named(seen, reading, looked)
-        names = [name for name, _ in found]
-        captions = [self.lexicon.told(names), *[""] * (len(found) - 1)]
-        for (_, query), label, caption in zip(found, distinct(list(map(slug, names))), captions, strict=True):
+        labels = distinct([slug(name) for name, _ in found])
+        captions = [self._sentence(found), *[""] * (len(found) - 1)]
+        for (_, query), label, caption in zip(found, labels, captions, strict=True):
             ((one,),) = query.targets
             yield replace(query, targets=((replace(one, name=label),),), captions=(caption,))
+
+    def _sentence(self, found: Sequence[tuple[str, Query]]) -> str:
+        """What is told of all that was named."""
+        assert self.lexicon is not None
+        return self.lexicon.told([name for name, _ in found])
 
     def _named(self, seen: _Glimpse, reading: Reading, looked: Mapping[int | None, Rgb]) -> list[tuple[str, Query]]:
         """All that can be named, the surest first, and what to follow of it."""

@@ -123,9 +123,7 @@ def sided(frames: Tensor, side: int) -> Tensor:
     """Squares uint8 (T, P, S, S, 3) at another side, the same ones at their own."""
     if frames.shape[2] == side:
         return frames
-    pixels = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
-    resized = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
-    squares: Tensor = resized.round().to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, frames.shape[:2])
+    squares: Tensor = preprocess.squared(frames.flatten(0, 1), side).unflatten(0, frames.shape[:2])
     return squares
 
 
