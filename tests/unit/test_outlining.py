@@ -227,6 +227,28 @@ def test_what_is_usual_follows_slowly_and_no_sudden_doubt() -> None:
         assert float(trace.sure) == pytest.approx(usual, abs=1e-3)
 
 
+def test_a_frame_that_does_not_show_an_object_leaves_what_was_last_seen_of_it() -> None:
+    trace, tokens = kept(corner())
+    both = Trace(*(torch.cat([getattr(trace, each.name)] * 2) for each in fields(trace)))
+    covers = torch.cat([torch.zeros(1, 8, 8), corner(rows=1)])
+    after = both.after(likened(tokens.flip(1).repeat(2, 1, 1)), covers, windows(2, left=1.0))
+    assert after.gone.tolist() == [True, False]
+    for name in ("last", "last_cover", "mask", "window_b4"):
+        before, now = getattr(both, name), getattr(after, name)
+        assert torch.equal(now[0], before[0])
+        assert not torch.equal(now[1], before[1])
+
+
+def test_what_comes_back_must_look_more_like_itself_than_what_goes_on() -> None:
+    trace, tokens = kept(corner())
+    blurred = likened(tokens + torch.randn(tokens.shape, generator=torch.Generator().manual_seed(6)))
+    gone = trace.after(blurred, torch.zeros(1, 8, 8), windows())
+    assert trace.itself(blurred, corner())
+    assert not gone.itself(blurred, corner())
+    assert gone.itself(likened(tokens), corner())
+    assert gone.after(likened(tokens), corner(), windows()).itself(blurred, corner())
+
+
 def test_what_was_never_seen_well_is_taken_as_it_is() -> None:
     trace, tokens = kept(corner(sure=0.3))
     assert trace.itself(likened(tokens.flip(1)), corner())

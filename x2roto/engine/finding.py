@@ -32,7 +32,7 @@ SPECK = 0.1
 SURE = 0.3
 # Taken from the logit of presence, which is learnt on single pictures: of several frames the surest counts, and one
 # of them often shows what looks like another thing. Found on the same clips and on the real ones.
-DOUBT = 0.4
+DOUBT = 0.6
 # Phrases looked for at once; each takes some megabytes.
 TOGETHER = 16
 # Of all names that a model knows, those that are looked for on a frame: what the likest cells are most like.

@@ -6,7 +6,7 @@ Inference and training draw by this one function, so both give the outliner the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -20,9 +20,9 @@ from x2roto.engine.window import seen_from
 # How much is known: at first only the prompt, then a first drawing of the same frame, then frames before.
 PROMPT, SKETCH, BEFORE = 1.0, 0.5, 0.0
 # How like the object's first tokens those of a drawing are (mean cosine of the likest), less what it is less sure
-# than usual: below this it is something else. Of 140 procedural clips, two thirds of what was drawn of objects that
-# had gone are below it, and 0.01 of all other drawings (`docs/nano.md`).
-ITSELF = 0.68
+# than usual: below this it is something else; the same where the frame before did not show it, since other things
+# are drawn over and over. Found on procedural clips and the real ones (`docs/nano.md`).
+ITSELF, BACK = 0.66, 0.75
 # How fast what is usual follows, and how much less sure a drawing is that does not count for it.
 RATE = 0.2
 UNUSUAL = 0.08
@@ -32,8 +32,8 @@ UNUSUAL = 0.08
 class Trace:
     """What is kept of B objects: tokens (B, n, D) where each was first and last seen with how much of each it
     covered (B, n), what the first have in common (B, 1, D), the last mask (B, h, w) in [0, 1] and the window it is
-    of, `window_b4` (left, top, right, bottom in pixels of the plate), and how sure its masks usually are, `sure` (B,)
-    in [0, 1]."""
+    of, `window_b4` (left, top, right, bottom in pixels of the plate), how sure its masks usually are, `sure` (B,) in
+    [0, 1], and whether the last frame did not show it, `gone` (B,) bool: the rest is of the last that did."""
 
     centre: Tensor
     first: Tensor
@@ -43,24 +43,39 @@ class Trace:
     mask: Tensor
     window_b4: Tensor
     sure: Tensor
+    gone: Tensor
 
     @classmethod
     def begin(cls, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Self:
         """Objects that cover the windows by `cover_bhw` on the frame where they are first seen."""
         tokens, cover = sight.tokens.detach(), _by_token(sight, cover_bhw)
         centre, sure = tokens.mean(1, keepdim=True), sureness(cover_bhw)
-        return cls(centre, tokens, cover, tokens, cover, cover_bhw, window_b4, sure)
+        gone = torch.zeros_like(sure, dtype=torch.bool)
+        return cls(centre, tokens, cover, tokens, cover, cover_bhw, window_b4, sure, gone)
 
     def after(self, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Self:
         """After one more frame."""
         cover, sure = _by_token(sight, cover_bhw), sureness(cover_bhw)
         usual = torch.where(sure > self.sure - UNUSUAL, torch.lerp(self.sure, sure, RATE), self.sure)
-        last = sight.tokens.detach()
-        return type(self)(self.centre, self.first, self.first_cover, last, cover, cover_bhw, window_b4, usual)
+        gone = sure == 0
+
+        def newer(before: Tensor, now: Tensor) -> Tensor:
+            return torch.where(gone.view(-1, *[1] * (now.dim() - 1)), before, now)
+
+        return replace(
+            self,
+            last=newer(self.last, sight.tokens.detach()),
+            last_cover=newer(self.last_cover, cover),
+            mask=newer(self.mask, cover_bhw),
+            window_b4=newer(self.window_b4, window_b4),
+            sure=usual,
+            gone=gone,
+        )
 
     def itself(self, sight: Sight, cover_bhw: Tensor) -> Tensor:
         """Whether what covers windows by `cover_bhw`, if anything, is each object itself: (B,) bool."""
-        return (sureness(cover_bhw) == 0) | (self.sameness(sight, cover_bhw) - self.sure >= ITSELF)
+        least = torch.where(self.gone, BACK, ITSELF)
+        return (sureness(cover_bhw) == 0) | (self.sameness(sight, cover_bhw) - self.sure >= least)
 
     def sameness(self, sight: Sight, cover_bhw: Tensor) -> Tensor:
         """How much what covers windows by `cover_bhw` is each object: how like its first tokens it is (1 where there
