@@ -58,16 +58,12 @@ class Trace:
         cover, sure = _by_token(sight, cover_bhw), sureness(cover_bhw)
         usual = torch.where(sure > self.sure - UNUSUAL, torch.lerp(self.sure, sure, RATE), self.sure)
         gone = sure == 0
-
-        def newer(before: Tensor, now: Tensor) -> Tensor:
-            return torch.where(gone.view(-1, *[1] * (now.dim() - 1)), before, now)
-
         return replace(
             self,
-            last=newer(self.last, sight.tokens.detach()),
-            last_cover=newer(self.last_cover, cover),
-            mask=newer(self.mask, cover_bhw),
-            window_b4=newer(self.window_b4, window_b4),
+            last=chosen(gone, self.last, sight.tokens.detach()),
+            last_cover=chosen(gone, self.last_cover, cover),
+            mask=chosen(gone, self.mask, cover_bhw),
+            window_b4=chosen(gone, self.window_b4, window_b4),
             sure=usual,
             gone=gone,
         )
@@ -87,6 +83,11 @@ class Trace:
         mine, its = (F.normalize(each - self.centre, dim=-1) for each in (sight.tokens, self.first))
         like = [_likeness(*each) for each in zip(mine, inside, its, known, strict=True)]
         return torch.stack(like) + sureness(cover_bhw)
+
+
+def chosen(first_b: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Of two tensors with a row per object, the row of the first where `first_b`, else that of the second."""
+    return torch.where(first_b.view(-1, *[1] * (first.dim() - 1)), first, second)
 
 
 def _likeness(one_nd: Tensor, inside_n: Tensor, other_md: Tensor, known_m: Tensor) -> Tensor:

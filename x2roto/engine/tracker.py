@@ -27,7 +27,7 @@ from x2roto.engine.memory import Memory
 from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model.outliner import Sight
 from x2roto.engine.model.segmentor import STRIDE, FrameFeatures, Prediction
-from x2roto.engine.outlining import Trace, on_grid, outlined, traced
+from x2roto.engine.outlining import Trace, chosen, on_grid, outlined, traced
 from x2roto.engine.palette import SHOWN, Palette, by_colour, colour_bins, cover_of, taught
 from x2roto.engine.replay import Replay, Stepped
 from x2roto.engine.shot import Query, Shot, ShotState
@@ -501,9 +501,6 @@ def _better(before: Drawn, again: Drawn, trace: Trace | None) -> Drawn:
     )
     worse = now < same - WORSE
 
-    def rows(first: Tensor, second: Tensor) -> Tensor:
-        return torch.where(worse.view(-1, *[1] * (first.dim() - 1)), first, second)
-
     def items(first: Sequence[Result], second: Sequence[Result]) -> tuple[Result, ...]:
         return tuple(old if stays else new for old, new, stays in zip(first, second, worse.tolist(), strict=True))
 
@@ -511,11 +508,11 @@ def _better(before: Drawn, again: Drawn, trace: Trace | None) -> Drawn:
         None,
         items(before.encoded.windows, again.encoded.windows),
         items(before.encoded.squares, again.encoded.squares),
-        Sight(rows(one.fine, other.fine), rows(one.tokens, other.tokens), other.grid),
+        Sight(chosen(worse, one.fine, other.fine), chosen(worse, one.tokens, other.tokens), other.grid),
     )
     prediction = Prediction(
-        rows(before.prediction.mask_logits_bqhw, again.prediction.mask_logits_bqhw),
-        rows(before.prediction.class_logits_bqc, again.prediction.class_logits_bqc),
+        chosen(worse, before.prediction.mask_logits_bqhw, again.prediction.mask_logits_bqhw),
+        chosen(worse, before.prediction.class_logits_bqc, again.prediction.class_logits_bqc),
     )
     return replace(again, encoded=encoded, bins=items(before.bins, again.bins), prediction=prediction)
 

@@ -60,10 +60,12 @@ def orthogonalised(matrices_bmn: Tensor) -> Tensor:
 
     Computed in bfloat16, which that many iterations bear.
     """
-    wide = matrices_bmn if matrices_bmn.shape[1] <= matrices_bmn.shape[2] else matrices_bmn.mT
-    x: Tensor = wide.bfloat16() / (wide.bfloat16().norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = matrices_bmn.shape[1] > matrices_bmn.shape[2]
+    x = (matrices_bmn.mT if tall else matrices_bmn).bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     first, third, fifth = POLYNOMIAL
     for _ in range(ITERATIONS):
         square = x @ x.mT
         x = first * x + (third * square + fifth * square @ square) @ x
-    return (x if wide is matrices_bmn else x.mT).float()
+    turned: Tensor = (x.mT if tall else x).float()
+    return turned
