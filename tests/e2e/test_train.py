@@ -179,7 +179,7 @@ def test_a_sight_run_changes_finder_and_outliner_and_nothing_else(train: Train, 
     assert Lexicon.read(tmp_path / "sight" / "model") == footage_lexicon()
 
 
-@pytest.mark.parametrize(("stopped", "muon"), [(1, False), (2, True), (3, False)])
+@pytest.mark.parametrize(("stopped", "muon"), [(1, False), (2, False), (3, False), (2, True)])
 def test_a_run_goes_on_in_the_middle_of_an_echo(tmp_path: Path, stopped: int, muon: bool) -> None:
     words = {"tasks": ["refseg"], "frames": [1], "apart": 3, "room": 0, "side": 0, "length": 40}
     values = {
