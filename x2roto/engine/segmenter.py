@@ -218,6 +218,15 @@ class Segmenter:
             query, written = self._ask(request, seen, {None: glimpse[0], **(plates or {})}, reading)
         return query, str(self.tokenizer.decode(list(written), skip_special_tokens=False)).strip()
 
+    def describe(
+        self, glimpse: Sequence[Rgb], reading: Reading = READING, looked: Mapping[int | None, Rgb] | None = None
+    ) -> tuple[str, list[tuple[str, Query]]]:
+        """A sentence of all that a model with `names` can name, and each name with what to follow of it, the surest
+        first. Frames and errors as of `read`."""
+        with self._looking(glimpse) as seen:
+            found = self._named(seen, reading, looked or {None: glimpse[0]})
+        return self._sentence(found), found
+
     def chat(self, question: str, glimpse: Sequence[Rgb], reading: Reading = READING) -> str:
         """The model's answer to a question about a clip or, with a single frame, a still. One that names by itself
         what it finds says that, and has no other answers.

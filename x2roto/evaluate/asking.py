@@ -81,14 +81,15 @@ def prompts_of(sample: Sample, targets: Targets, frame: int) -> tuple[Prompt, ..
     return tuple(MaskPrompt(f"target{place}", region, frame) for place, region in enumerate(regions))
 
 
-def numbered(query: Query, kind: Kind) -> Query:
-    """The query with targets of that kind, named by the numbers of their conditions."""
-    return _retargeted(query, lambda place, target: replace(target, name=str(place), kind=kind))
+def numbered(query: Query, kind: Kind, first: int = 0) -> Query:
+    """The query with targets of that kind, named by the numbers of their conditions, which count from `first`."""
+    return _retargeted(query, lambda place, target: replace(target, name=str(first + place), kind=kind))
 
 
 def placed(query: Query, prompts: Sequence[Prompt]) -> Query:
-    """The query of some of the prompts with targets named by the numbers of these, as `numbered`."""
-    places = {slug(prompt.name): str(place) for place, prompt in enumerate(prompts)}
+    """The query of some of the prompts, or classes, with targets named by the numbers of these, as `numbered`."""
+    each = [name for prompt in prompts for name in (prompt.things if isinstance(prompt, Classes) else (prompt.name,))]
+    places = {slug(name): str(place) for place, name in enumerate(each)}
     return _retargeted(query, lambda _, target: replace(target, name=places[target.name]))
 
 

@@ -7,7 +7,7 @@ wanghao9610/X2SAM@5b0b106 x2sam/x2sam/dataset/vid_*_dataset.py and process_fns/p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import Any
@@ -31,10 +31,13 @@ from x2roto.errors import PromptError
 from x2roto.evaluate.asking import Answer, Targets, ask, numbered, placed, prompts_of, task_of, unfollowed
 from x2roto.evaluate.benchmarks import Benchmark, Cut, Mode
 from x2roto.passes import chunked
+from x2roto.prompt import Describe, Prompt
 
 # Least score of the instances of a class that are listed: average precision weighs them by their scores.
 RANKED = Following(presence=0.1)
 UNITED = 0.6
+# What is asked by words, which a finder looks for.
+BY_WORDS = ("referring", "generic")
 CHUNK = 8
 
 
@@ -138,28 +141,46 @@ class Predictor:
         glimpse: dict[int | None, Rgb] = {index: pictures[index] for index in chunk.glimpse}
         plates = {None: pictures[first], first: pictures[first]}
         if self._seeks(sample):
-            queries = self.segmenter.read(prompts, [*glimpse.values()], plates, self.reading, glimpse)
-            return [placed(query, prompts) for query in queries], Answer()
+            return self._sought(prompts, glimpse, plates)
         # Whatever kind of region is shown, it comes as a filled mask.
         reading = replace(self.reading, outlined=sample.prompt == "mask")
         query, answer = ask(self.segmenter, task_of(sample), prompts, [*glimpse.values()], plates, reading)
         return [query], answer
 
     def _seeks(self, sample: Sample) -> bool:
-        """Whether a finder looks for what the sample asks by words."""
-        return self.segmenter.model.finder is not None and TASKS[sample.task].postprocess == "referring"
+        """Whether a finder looks for what the sample asks by words, or for all that it can name."""
+        kind, names = TASKS[sample.task].postprocess, self.segmenter.names
+        return self.segmenter.model.finder is not None and (kind in BY_WORDS or (kind == "grounded" and bool(names)))
+
+    def _sought(
+        self, prompts: Sequence[Prompt], glimpse: Mapping[int | None, Rgb], plates: Mapping[int | None, Rgb]
+    ) -> tuple[Sequence[Query], Answer]:
+        """What a finder finds, and what it says where nothing is asked for."""
+        (first, *_), pictures = prompts, [*glimpse.values()]
+        if isinstance(first, Describe):
+            sentence, found = self.segmenter.describe(pictures, self.reading, glimpse)
+            described = [numbered(query, Kind.OBJECT, place) for place, (_, query) in enumerate(found)]
+            return described, Answer(sentence, tuple(name for name, _ in found))
+        reading = replace(self.reading, presence=RANKED.presence) if self._ranked else self.reading
+        queries = self.segmenter.read(prompts, pictures, plates, reading, glimpse)
+        return [placed(query, prompts) for query in queries], Answer()
+
+    @property
+    def _ranked(self) -> bool:
+        return self.benchmark.kind == "instance"
 
     def _both_ways(self, sample: Sample, chunk: Chunk, queries: Sequence[Query], ids: SegmentIds) -> Iterator[Found]:
         """What a finder found, followed from the frames where it did, as a shot is cut by words."""
-        about = self._about(sample, chunk, ids)
+        about, known = self._about(sample, chunk, ids), Known()
 
         def stream(query: Query) -> Iterator[Found]:
             start = 0 if query.start is None else chunk.frames.index(query.start)
             return both_ways(
-                lambda frames: followed(self._tracked(sample, query, frames), about), chunk.frames, start
+                lambda frames: followed(self._tracked(sample, query, frames), about, known), chunk.frames, start
             )
 
-        yield from map(gathered, zip(*map(stream, queries), strict=True))
+        for found in map(gathered, zip(*map(stream, queries), strict=True)):
+            yield apart(found, ids.stuff) if self.benchmark.kind == "panoptic" else found
 
     def _tracked(
         self, sample: Sample, query: Query, frames: Sequence[int], following: Following = FOLLOWING
@@ -174,7 +195,7 @@ class Predictor:
         # What a window shows only the tracker can put back into the frame.
         close = bool(query.windows)
         linked = close or (not self.reference and sample.media == "video" and self.benchmark.linked)
-        ranked = self.benchmark.kind == "instance" and not close
+        ranked = self._ranked and not close
         query = numbered(query, Kind.THINGS if ranked else Kind.OBJECT) if linked else unfollowed(query)
         results = self._tracked(sample, query, chunk.frames, RANKED if ranked else FOLLOWING)
         about = self._about(sample, chunk, ids)
@@ -311,9 +332,12 @@ def _selected(result: FrameResult, selected: post.Selected) -> Found:
     return _found(result, selected.mask[None], [0], scores=[selected.score])
 
 
-def followed(results: Results, about: About) -> Iterator[Found]:
-    """The objects that the tracker sees, under the identities it gives them."""
-    known: dict[str, int] = {}
+Known = dict[str, int]  # identities by the names that trackers give
+
+
+def followed(results: Results, about: About, known: Known | None = None) -> Iterator[Found]:
+    """The objects that the tracker sees, under the identities it gives them; `known`: to those of other trackers."""
+    known = {} if known is None else known
     for result in results:
         there = [seen for seen in result.seen if seen.present]
         identity = [known.setdefault(seen.name, len(known)) for seen in there]
@@ -324,11 +348,26 @@ def followed(results: Results, about: About) -> Iterator[Found]:
 
 
 def gathered(parts: Sequence[Found]) -> Found:
-    """What several queries of one object each found on the same frame."""
-    masks, condition, scores = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("masks", "condition", "scores")
+    """What several queries each found on the same frame, the surest last."""
+    masks, condition, identity, scores = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("masks", "condition", "identity", "scores")
     )
-    return Found(parts[0].frame, masks, condition, condition, scores)
+    order = np.argsort(scores, kind="stable")
+    return Found(parts[0].frame, masks[order], condition[order], identity[order], scores[order])
+
+
+def apart(found: Found, stuff: Collection[int]) -> Found:
+    """Each pixel in the last of its masks alone, all that is of one class of `stuff` as one mask."""
+    identity = np.where(np.isin(found.condition, list(stuff)), 0, found.identity)
+    owners, number = np.unique(np.stack([found.condition, identity]), axis=1, return_inverse=True)
+    owner, scores = np.full(found.masks.shape[1:], -1), np.zeros(owners.shape[1])
+    for mask, place in zip(found.masks, number, strict=True):
+        owner[mask] = place
+    np.maximum.at(scores, number, found.scores)
+    seen = np.unique(owner[owner >= 0])
+    condition, identity = owners[:, seen]
+    return Found(found.frame, owner == seen[:, None, None], condition, identity, scores[seen])
 
 
 def semantic(results: Results, about: About) -> Iterator[Found]:

@@ -26,8 +26,18 @@ from x2roto.engine.tracker import FrameResult
 from x2roto.evaluate import predict
 from x2roto.evaluate.asking import phrases_in
 from x2roto.evaluate.benchmarks import BENCHMARKS, Cut, Mode
-from x2roto.evaluate.predict import Chunk, Failed, Found, Predictor, SegmentIds, cut_frames, reference_glimpse
+from x2roto.evaluate.predict import (
+    Chunk,
+    Failed,
+    Found,
+    Predictor,
+    SegmentIds,
+    apart,
+    cut_frames,
+    reference_glimpse,
+)
 from x2roto.prompt import MaskPrompt
+from x2roto.train.words import footage_lexicon
 
 SIZE = (8, 10)
 
@@ -198,6 +208,72 @@ def test_several_phrases_keep_their_places(miniature: Miniature, monkeypatch: py
     (found,) = predicted(Predictor(seeker(monkeypatch, [3.0, 3.0]), BENCHMARKS["refcoco"]), sample)
     assert sorted(found.condition) == [0, 1]
     assert found.masks.shape == (2, *sample.size)
+
+
+@pytest.mark.parametrize("name", ["ytvis19", "vipseg", "vspw"])
+def test_classes_are_looked_for_and_keep_their_places(
+    name: str, miniature: Miniature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = samples(name, miniature)[0]
+    found = predicted(Predictor(seeker(monkeypatch, [3.0] * len(sample.frames)), BENCHMARKS[name]), sample)
+    assert [each.frame for each in found] == list(range(len(sample.frames)))
+    classes = [set(each.condition.tolist()) for each in found]
+    assert set.union(*classes) <= set(range(len(sample.targets)))
+    assert any(each.masks.any() for each in found)
+    # What is of one class goes by one identity on all frames, and by no other's.
+    pairs = {pair for each in found for pair in zip(each.identity.tolist(), each.condition.tolist(), strict=True)}
+    assert len(pairs) == len({identity for identity, _ in pairs})
+    if BENCHMARKS[name].kind == "panoptic":
+        assert all(each.masks.sum(0).max(initial=0) <= 1 for each in found)
+
+
+def test_an_instance_is_listed_of_which_the_finder_is_not_sure(
+    miniature: Miniature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = samples("ytvis19", miniature)[0]
+    doubted = [-0.5] * len(sample.frames)
+    (listed, *_) = predicted(Predictor(seeker(monkeypatch, doubted), BENCHMARKS["ytvis19"]), sample)
+    assert len(listed.masks)
+    mapped = samples("vspw", miniature)[0]
+    (nothing, *_) = predicted(Predictor(seeker(monkeypatch, doubted), BENCHMARKS["vspw"]), mapped)
+    assert not len(nothing.masks)
+
+
+def test_each_pixel_is_of_the_surest_and_stuff_is_one() -> None:
+    masks = np.zeros((4, 2, 6), np.bool_)
+    masks[0, :, :3], masks[1, :, 2:4], masks[2, :, 4:5], masks[3, :, 5:] = True, True, True, True
+    scores = np.array([0.1, 0.2, 0.3, 0.4])
+    found = Found(7, masks, np.array([1, 0, 1, 0]), np.array([4, 5, 6, 8]), scores)
+    cut = apart(found, {1})
+    assert cut.frame == 7
+    by_owner = {(c, i): m for c, i, m in zip(cut.condition.tolist(), cut.identity.tolist(), cut.masks, strict=True)}
+    assert set(by_owner) == {(1, 0), (0, 5), (0, 8)}
+    np.testing.assert_array_equal(by_owner[1, 0][0], [True, True, False, False, True, False])
+    np.testing.assert_array_equal(by_owner[0, 5][0], [False, False, True, True, False, False])
+    assert sorted(cut.scores.tolist()) == [0.2, 0.3, 0.4]
+
+
+def test_what_lies_wholly_under_another_is_no_segment() -> None:
+    masks = np.ones((2, 2, 2), np.bool_)
+    found = Found(0, masks, np.array([0, 1]), np.array([0, 1]), np.array([0.3, 0.6]))
+    assert apart(found, set()).condition.tolist() == [1]
+
+
+def test_a_model_with_names_describes_by_what_it_finds(miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = samples("video_gcg", miniature)[0]
+    segmenter = seeker(monkeypatch, [3.0] * 4 * len(sample.frames))
+    segmenter.lexicon = footage_lexicon()
+    monkeypatch.setattr(segmenter.model, "liken", lambda pixels, ids, *_: torch.zeros(1, len(ids), 8, 8))
+    middle = np.zeros((16, 16), np.bool_)
+    middle[5:11, 5:11] = True
+    monkeypatch.setattr(segmenter, "_followed", lambda query, looked: [middle] * len(looked))
+    found = predicted(Predictor(segmenter, BENCHMARKS["video_gcg"]), sample)
+    phrases = found[0].answer.phrases
+    assert phrases
+    assert set(phrases) <= set(segmenter.names)
+    assert found[0].answer.caption == segmenter.lexicon.told(phrases)
+    assert found[0].condition.tolist() == list(range(len(phrases)))
+    assert found[0].masks.any()
 
 
 # ---- what is asked ----------------------------------------------------------------------------------------
