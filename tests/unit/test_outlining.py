@@ -490,6 +490,19 @@ def test_what_moves_by_its_own_size_from_frame_to_frame_is_not_lost(shipped: Seg
         assert likeness(result.seen[0].logits, truth) > 0.9
 
 
+def test_what_a_window_cuts_off_is_looked_for_before_it_counts_as_something_else(shipped: Segmenter) -> None:
+    """Of a disc that moves by more than its window leaves room for, at first only the white rear is seen."""
+    shots = [disc(x) for x in range(40, 300, 34)]
+    columns = np.indices(PLATE_SIZE)[1]
+    for index, (plate, truth) in enumerate(shots):
+        plate[truth & (columns < 34 + 34 * index)] = 240
+    frames = [Frame(index, None, plate) for index, (plate, _) in enumerate(shots)]
+    box = Box("disc", 40 - RADIUS, 60 - RADIUS, 40 + RADIUS, 60 + RADIUS, 0)
+    (query,) = shipped.read([box], [frames[0].rgb], {0: frames[0].rgb})
+    for (_, truth), result in zip(shots, shipped.track(query).step(frames), strict=True):
+        assert likeness(result.seen[0].logits, truth) > 0.9
+
+
 def test_of_several_each_is_looked_for_where_it_went(shipped: Segmenter) -> None:
     height = PLATE_SIZE[0]
     places = [(40 + 26 * index, 260 - 4 * index) for index in range(4)]

@@ -192,7 +192,7 @@ class Tracker:
             if not encoded:
                 chunk = 1 if state.windows else self.budget.chunk
                 encoded.extend(self._encode(frames[:chunk], state, self._windows(frames[0], state)))
-            return self._whole(self._draw(frames[0], encoded[0], state), state)
+            return _recognised(self._whole(self._draw(frames[0], encoded[0], state), state), state.trace)
 
         with torch.cuda.stream(self._stream):
             first = self._within_memory(encoded, drawn)
@@ -345,13 +345,9 @@ class Tracker:
         return Stepped(prediction, decoded.queries_bqc, model.segmentor.memory_maps(features, own))
 
     def _redrawn(self, encoded: Encoded, bins: Sequence[Tensor], state: ShotState) -> Stepped:
-        """A frame as the outliner draws it alone: an object is there as surely as the surest of its places is, and
-        not at all where what is drawn is something else."""
+        """A frame as the outliner draws it alone: an object is there as surely as the surest of its places is."""
         assert encoded.sight is not None
-        assert state.trace is not None
         drawn = self._outlined(torch.zeros_like(encoded.sight.fine[:, 0]), encoded, encoded.sight, bins, state)
-        itself = state.trace.itself(encoded.sight, drawn.sigmoid())
-        drawn = drawn.masked_fill(~itself[:, None, None], EMPTY)
         sure = drawn.flatten(1).amax(1)
         classes = torch.stack([sure, torch.zeros_like(sure)], dim=-1)[:, None]
         queries = sure.new_zeros(len(sure), 1, self.segmenter.model.config.dim)
@@ -515,6 +511,18 @@ def _better(before: Drawn, again: Drawn, trace: Trace | None) -> Drawn:
         chosen(worse, before.prediction.class_logits_bqc, again.prediction.class_logits_bqc),
     )
     return replace(again, encoded=encoded, bins=items(before.bins, again.bins), prediction=prediction)
+
+
+def _recognised(drawn: Drawn, trace: Trace | None) -> Drawn:
+    """A frame that an outliner drew alone without what is something else than the objects. Only whole drawings tell:
+    what a window cuts is less like itself."""
+    sight, prediction = drawn.encoded.sight, drawn.prediction
+    if trace is None or sight is None or drawn.encoded.features is not None:
+        return drawn
+    other = ~trace.itself(sight, prediction.best().float().sigmoid())
+    masks, classes = prediction.mask_logits_bqhw.clone(), prediction.class_logits_bqc.clone()
+    masks[other], classes[other, :, 0] = EMPTY, EMPTY
+    return replace(drawn, prediction=Prediction(masks, classes))
 
 
 def _edges(windows: Sequence[Window], device: torch.device) -> Tensor:
