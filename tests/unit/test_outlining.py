@@ -239,6 +239,30 @@ def test_a_frame_that_does_not_show_an_object_leaves_what_was_last_seen_of_it() 
         assert not torch.equal(now[1], before[1])
 
 
+@pytest.mark.parametrize(
+    ("before", "cover", "left", "stays"),
+    [
+        (corner(), corner(), 0.0, True),
+        (corner(), corner(sure=0.6), 0.0, True),
+        (corner(), corner(rows=1), 0.0, False),
+        (corner(), corner(), 16.0, False),
+        # The same place of the plate, seen from a window that has moved on by a cell.
+        (torch.roll(corner(), 1, -1), corner(), 8.0, True),
+    ],
+)
+def test_what_was_last_seen_is_kept_while_the_object_stays(
+    before: Tensor, cover: Tensor, left: float, stays: bool
+) -> None:
+    trace, tokens = kept(before)
+    after = trace.after(likened(tokens.flip(1)), cover, windows(left=left))
+    assert not after.gone
+    assert torch.equal(after.last, trace.last) == stays
+    if stays:
+        assert all(
+            torch.equal(getattr(after, each), getattr(trace, each)) for each in ("last_cover", "mask", "window_b4")
+        )
+
+
 def test_what_comes_back_must_look_more_like_itself_than_what_goes_on() -> None:
     trace, tokens = kept(corner())
     blurred = likened(tokens + torch.randn(tokens.shape, generator=torch.Generator().manual_seed(6)))

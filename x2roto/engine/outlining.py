@@ -23,6 +23,9 @@ PROMPT, SKETCH, BEFORE = 1.0, 0.5, 0.0
 # than usual: below this it is something else; the same where the frame before did not show it, since other things
 # are drawn over and over. Found on procedural clips and the real ones (`docs/nano.md`).
 ITSELF, BACK = 0.66, 0.75
+# Share of the union of two masks that is in both, above which the earlier one still tells where the object is: what
+# is drawn by a drawing of a drawing drifts.
+FRESH = 0.7
 # How fast what is usual follows, and how much less sure a drawing is that does not count for it.
 RATE = 0.2
 UNUSUAL = 0.08
@@ -33,7 +36,8 @@ class Trace:
     """What is kept of B objects: tokens (B, n, D) where each was first and last seen with how much of each it
     covered (B, n), what the first have in common (B, 1, D), the last mask (B, h, w) in [0, 1] and the window it is
     of, `window_b4` (left, top, right, bottom in pixels of the plate), how sure its masks usually are, `sure` (B,) in
-    [0, 1], and whether the last frame did not show it, `gone` (B,) bool: the rest is of the last that did."""
+    [0, 1], and whether the last frame did not show it, `gone` (B,) bool. What was last seen is kept as long as later
+    frames do not show the object, or where it was."""
 
     centre: Tensor
     first: Tensor
@@ -58,15 +62,23 @@ class Trace:
         cover, sure = _by_token(sight, cover_bhw), sureness(cover_bhw)
         usual = torch.where(sure > self.sure - UNUSUAL, torch.lerp(self.sure, sure, RATE), self.sure)
         gone = sure == 0
+        kept = gone | (self._shared(cover_bhw, window_b4) > FRESH)
         return replace(
             self,
-            last=chosen(gone, self.last, sight.tokens.detach()),
-            last_cover=chosen(gone, self.last_cover, cover),
-            mask=chosen(gone, self.mask, cover_bhw),
-            window_b4=chosen(gone, self.window_b4, window_b4),
+            last=chosen(kept, self.last, sight.tokens.detach()),
+            last_cover=chosen(kept, self.last_cover, cover),
+            mask=chosen(kept, self.mask, cover_bhw),
+            window_b4=chosen(kept, self.window_b4, window_b4),
             sure=usual,
             gone=gone,
         )
+
+    def _shared(self, cover_bhw: Tensor, window_b4: Tensor) -> Tensor:
+        """How much of their union the last masks and what covers windows by `cover_bhw` share, (B,) in [0, 1]."""
+        before = seen_from(self.mask[:, None], self.window_b4, window_b4)[:, 0] > INSIDE
+        now = cover_bhw > INSIDE
+        both, either = (each.sum((-2, -1)) for each in (before & now, before | now))
+        return both / either.clamp(min=1)
 
     def itself(self, sight: Sight, cover_bhw: Tensor) -> Tensor:
         """Whether what covers windows by `cover_bhw`, if anything, is each object itself: (B,) bool."""
