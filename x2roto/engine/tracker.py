@@ -514,14 +514,15 @@ def _better(before: Drawn, again: Drawn, trace: Trace | None) -> Drawn:
 
 
 def _recognised(drawn: Drawn, trace: Trace | None) -> Drawn:
-    """A frame that an outliner drew alone without what is something else than the objects. Only whole drawings tell:
-    what a window cuts is less like itself."""
+    """A frame that an outliner drew alone, without what is something else than its objects. To be asked of the last
+    drawing: what a window cuts is less like itself."""
     sight, prediction = drawn.encoded.sight, drawn.prediction
     if trace is None or sight is None or drawn.encoded.features is not None:
         return drawn
     other = ~trace.itself(sight, prediction.best().float().sigmoid())
-    masks, classes = prediction.mask_logits_bqhw.clone(), prediction.class_logits_bqc.clone()
-    masks[other], classes[other, :, 0] = EMPTY, EMPTY
+    masks = prediction.mask_logits_bqhw.masked_fill(other[:, None, None, None], EMPTY)
+    classes = prediction.class_logits_bqc.clone()
+    classes[..., 0].masked_fill_(other[:, None], EMPTY)
     return replace(drawn, prediction=Prediction(masks, classes))
 
 
