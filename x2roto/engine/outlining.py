@@ -25,7 +25,7 @@ PROMPT, SKETCH, BEFORE = 1.0, 0.5, 0.0
 ITSELF, BACK = 0.66, 0.75
 # Share of the union of two masks that is in both, above which the earlier one still tells where the object is: what
 # is drawn by a drawing of a drawing drifts.
-FRESH = 0.7
+FRESH = 0.5
 # How fast what is usual follows, and how much less sure a drawing is that does not count for it.
 RATE = 0.2
 UNUSUAL = 0.08
