@@ -361,9 +361,9 @@ def apart(found: Found, stuff: Collection[int]) -> Found:
     """Each pixel in the last of its masks alone, all that is of one class of `stuff` as one mask."""
     identity = np.where(np.isin(found.condition, list(stuff)), 0, found.identity)
     owners, number = np.unique(np.stack([found.condition, identity]), axis=1, return_inverse=True)
-    owner, scores = np.full(found.masks.shape[1:], -1), np.zeros(owners.shape[1])
-    for mask, place in zip(found.masks, number, strict=True):
-        owner[mask] = place
+    height, width = found.masks.shape[1:]
+    owner = post.label_map(map(torch.from_numpy, found.masks), number.tolist(), -1, (height, width)).numpy()
+    scores = np.zeros(owners.shape[1])
     np.maximum.at(scores, number, found.scores)
     seen = np.unique(owner[owner >= 0])
     condition, identity = owners[:, seen]
