@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, tee
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +31,10 @@ from x2roto.passes import Observed, Pass, Plate
 from x2roto.planning import Shot, named_tracks
 from x2roto.refine import Previous, alpha_from_logits
 from x2roto.source import FrameSource
+from x2roto.source.prefetch import overlapped
 from x2roto.timing import Clock
+
+Item = TypeVar("Item")
 
 PREVIOUS = "previous.npz"
 
@@ -48,14 +52,6 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cut:
-    """One finished frame, and the facts of each object by its label."""
-
-    result: MatteFrame
-    facts: Mapping[str, Facts]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class State:
     """All that the next frame depends on, as a value: it can be written while the run goes on."""
 
@@ -70,6 +66,15 @@ class State:
         if self.previous is not None:
             alpha, rgb = self.previous.alpha.cpu().numpy(), self.previous.rgb.cpu().numpy()
             np.savez(folder / PREVIOUS, alpha=alpha, rgb=rgb)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """One finished frame, the facts of each object by its label, and the state after it."""
+
+    result: MatteFrame
+    facts: Mapping[str, Facts]
+    state: State
 
 
 class Cutter:
@@ -140,7 +145,7 @@ class Cutter:
 
     def cut(self, blocks: Iterable[Sequence[Plate]], info: ClipInfo, clock: Clock) -> Iterator[Cut]:
         """The mattes of the frames of one block after the other, in order. A GPU is given the next frame, and its
-        block, before a frame is finished."""
+        block, before a frame is finished; on a CPU a thread finishes it while the network looks at the next."""
         ours, *theirs = tee(blocks, 1 + len(self.passes))
         observed = zip(
             *(
@@ -149,11 +154,17 @@ class Cutter:
             ),
             strict=True,
         )
-        for plate in chain.from_iterable(ours):
-            with clock.on("network"):
-                objects = next(observed)
+        calls = (
+            partial(self._finish, plate, objects, info, self._shots())
+            for plate, objects in zip(chain.from_iterable(ours), _timed(observed, clock), strict=True)
+        )
+        on_a_thread = self._segmenter.device.type == "cpu"
+        finished = overlapped(calls) if on_a_thread else (call() for call in calls)
+        while True:
             with clock.on("alpha"), device_memory(self._segmenter.device, "a frame's alpha"):
-                cut = self._finish(plate, objects, info)
+                cut = next(finished, None)
+            if cut is None:
+                return
             yield cut
 
     def still(self, plates: Mapping[int, Plate], index: int, info: ClipInfo) -> Cut:
@@ -166,12 +177,11 @@ class Cutter:
             order = [each.start, index] if each.anchored and each.start != index else [index]
             *_, last = each.step([[plates[wanted].shown for wanted in order]])
             objects.append(last)
-        return self._finish(plates[index], objects, info)
+        return self._finish(plates[index], objects, info, self._shots())
 
-    def state(self) -> State:
-        """All that the next frame depends on."""
-        found = tuple(shots.Shot(each.query, each.tracker.state) for each in self.passes)
-        return State(found, self._previous, self._segmenter.fingerprint)
+    def _shots(self) -> tuple[shots.Shot, ...]:
+        """What the passes know after the frame that they looked at last."""
+        return tuple(shots.Shot(each.query, each.tracker.state) for each in self.passes)
 
     def restore(self, folder: Path) -> None:
         """Go on from a state that was saved by the same job and model. Raises ModelError."""
@@ -183,7 +193,9 @@ class Cutter:
             self._previous = Previous(alpha, rgb)
 
     @torch.inference_mode()
-    def _finish(self, plate: Plate, objects: Sequence[Observed], info: ClipInfo) -> Cut:
+    def _finish(
+        self, plate: Plate, objects: Sequence[Observed], info: ClipInfo, known: tuple[shots.Shot, ...]
+    ) -> Cut:
         rgb = torch.tensor(plate.shown.rgb, device=self._segmenter.device).float() / 255
         every = torch.cat([one.logits for one in objects])
         logits = torch.stack(
@@ -196,11 +208,22 @@ class Cutter:
         facts = dict(zip((track.label for track in self.tracks), _facts(alpha, presence, scores), strict=True))
         layers = zip(self.tracks, alpha.cpu().numpy(), scores, strict=True)
         mattes = tuple(Matte(track, layer, score) for track, layer, score in layers)
-        return Cut(MatteFrame(plate.frame, info.number(plate.index), mattes), facts)
+        state = State(known, self._previous, self._segmenter.fingerprint)
+        return Cut(MatteFrame(plate.frame, info.number(plate.index), mattes), facts, state)
 
     def _best(self, values: Sequence[float]) -> list[float]:
         """The greatest value of each track; 0 where nothing was found to follow."""
         return [max((values[row] for row in rows), default=0.0) for rows in self._rows]
+
+
+def _timed(observed: Iterator[Item], clock: Clock) -> Iterator[Item]:
+    """The same, with the time that each takes."""
+    while True:
+        with clock.on("network"):
+            one = next(observed, None)
+        if one is None:
+            return
+        yield one
 
 
 def _with_found(tracks: Sequence[Track], labels: Sequence[str]) -> tuple[Track, ...]:

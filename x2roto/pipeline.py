@@ -168,7 +168,7 @@ class _Run:
                     journal.append(row)
                     tally.add(row)
                     if self._at_checkpoint(tally.frames):
-                        checkpoints.offer(tally.frames, self.cutter.state().save, journal.sync)
+                        checkpoints.offer(tally.frames, cut.state.save, journal.sync)
                     report(cut.result.frame.index, cut, row.get("warning"))
         return self._finish(tally, outputs.others(), position)
 

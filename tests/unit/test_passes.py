@@ -176,12 +176,10 @@ def test_going_on_from_a_state_changes_nothing(segmenter: Segmenter, tmp_path: P
 
     whole = [cut.result.mattes[0].alpha for cut in new().cut([shown()], INFO, Clock())]
     first, second = new(), new()
-    for _ in first.cut([shown()[:6]], INFO, Clock()):
-        pass
-    state = first.state()
+    *_, sixth = first.cut([shown()[:6]], INFO, Clock())
     for _ in first.cut([shown()[6:]], INFO, Clock()):
         pass
-    state.save(tmp_path)
+    sixth.state.save(tmp_path)
     second.restore(tmp_path)
     rest = [cut.result.mattes[0].alpha for cut in second.cut([shown()[6:]], INFO, Clock())]
     np.testing.assert_array_equal(rest, whole[6:])

@@ -1,9 +1,11 @@
-"""Read ahead on a background thread. Knows nothing of frames."""
+"""Work on a background thread beside the reader's: ahead of it, or behind. Knows nothing of frames."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Full, Queue
 from typing import TypeVar
 
@@ -40,6 +42,26 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
         stopped.set()
         _drain(queue)
         thread.join()
+
+
+def overlapped(calls: Iterable[Callable[[], Item]]) -> Generator[Item, None, None]:
+    """What the calls give, in their order: each runs on a thread, one after the other, while the reader goes on and
+    the next is made. What making one raises comes after what those before it give."""
+    running = deque[Future[Item]]()
+    coming = iter(calls)
+    with ThreadPoolExecutor(1, thread_name_prefix="behind") as thread:
+        while True:
+            try:
+                call = next(coming, None)
+            except Exception:
+                yield from (each.result() for each in running)
+                raise
+            if call is None:
+                break
+            running.append(thread.submit(call))
+            if len(running) > 1:
+                yield running.popleft().result()
+        yield from (each.result() for each in running)
 
 
 def _fill(items: Iterable[Item], queue: Queue[Item | _End], stopped: threading.Event) -> None:
