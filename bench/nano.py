@@ -362,22 +362,24 @@ def speed(
     repeats: Annotated[int, typer.Option(min=1, help="Turns.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
 ) -> None:
-    """Frames/s with one box on the first clip: ours, the same with the network asked on every frame, and that in the
-    reference's order of work, in turns; then where ours spends its time."""
+    """Frames/s with one box on the first clip: ours, the same in single precision, that with the network asked on
+    every frame, and that in the reference's order of work, in turns; then where ours spends its time."""
     torch.set_num_threads(threads)
-    segmenter, clip = load_segmenter(model), next(clips(footage, limit))
-    ways: dict[str, Callable[[], AbstractContextManager[None]]] = {
-        "reference's order": lambda: reference_order(segmenter),
-        "the network on every frame": lambda: whole_network(segmenter),
-        "ours": nullcontext,
+    segmenter, single = load_segmenter(model), load_segmenter(model, dtype=torch.float32)
+    clip = next(clips(footage, limit))
+    ways: dict[str, tuple[Segmenter, Callable[[Segmenter], AbstractContextManager[None]]]] = {
+        "reference's order": (single, reference_order),
+        "the network on every frame": (single, whole_network),
+        "ours in float32": (single, nullcontext),
+        "ours": (segmenter, nullcontext),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, torch.Tensor] = {}
     for _ in range(repeats):
-        for name, way in ways.items():
-            with way():
+        for name, (engine, way) in ways.items():
+            with way(engine):
                 started = time.perf_counter()
-                *_, last = follow(segmenter, clip.frames, [Box("it", *clip.box)])
+                *_, last = follow(engine, clip.frames, [Box("it", *clip.box)])
                 times[name].append((time.perf_counter() - started) / len(clip.frames))
             found[name] = last[0].logits > 0
     seconds = {name: median(each) for name, each in times.items()}

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 
 from x2roto.engine.segmenter import Segmenter, load_segmenter
+from x2roto.engine.weights import fast_dtype
 from x2roto.errors import DeviceMemoryError, ModelError, PromptError
 from x2roto.job import EngineSpec
 
@@ -28,9 +29,8 @@ def load(spec: EngineSpec) -> Segmenter:
     if spec.max_vram is not None and device.type == "cuda":
         limit = torch_share(spec.max_vram)
         limit_memory(device, limit)
-    automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
     with device_memory(device, "the model"):
-        dtype = automatic if spec.dtype == "auto" else getattr(torch, spec.dtype)
+        dtype = fast_dtype(device) if spec.dtype == "auto" else getattr(torch, spec.dtype)
         segmenter = load_segmenter(spec.model, device, dtype, spec.quality, limit)
     if device.type == "cpu" and segmenter.model.outliner is not None:
         torch.set_num_threads(small_share(all_threads()))

@@ -14,9 +14,12 @@ from PIL import Image
 
 from tests.e2e.conftest import Run
 from x2roto.clip import Frame
+from x2roto.device import load
 from x2roto.engine.model_folder import PACKAGED_MODEL, damaged_files, find_model, read_header
 from x2roto.engine.segmenter import load_segmenter
+from x2roto.engine.weights import COMPARING
 from x2roto.evaluate.metrics.boundary import region_similarity
+from x2roto.job import EngineSpec
 from x2roto.prompt import Box, Classes, Describe, Text
 from x2roto.record import NAME
 from x2roto.train.footage import Material, Shape, film
@@ -63,8 +66,18 @@ def test_it_is_the_default_small_and_whole() -> None:
     assert [licence.licence for licence in header.licences] == ["Apache-2.0"]
 
 
-def test_it_runs_in_single_precision_on_a_cpu() -> None:
-    assert {parameter.dtype for parameter in load_segmenter().model.parameters()} == {torch.float32}
+@pytest.mark.parametrize(
+    ("able", "dtype"),
+    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_it_runs_on_a_cpu_in_what_that_computes_in_fast(
+    able: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    model = load(EngineSpec(device="cpu")).model
+    assert {name for name, one in model.named_parameters() if one.dtype != dtype} == {
+        name for name, _ in model.named_parameters() if dtype != torch.float32 and name.startswith(COMPARING)
+    }
 
 
 @pytest.mark.parametrize("seed", SEEDS)

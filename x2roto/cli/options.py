@@ -117,7 +117,8 @@ QualityOption = Annotated[
     option("--quality", help="What is given up for speed: exact (nothing), fast, draft.", panel=ENGINE),
 ]
 DtypeOption = Annotated[
-    Dtype | None, option("--dtype", help="Number format: auto, float32, bfloat16, float16.", panel=ENGINE)
+    Dtype | None,
+    option("--dtype", help="float32, bfloat16, float16 or auto: bfloat16 where the device has it.", panel=ENGINE),
 ]
 Seed = Annotated[int | None, option("--seed", help="Seed of everything random.", panel=ENGINE)]
 

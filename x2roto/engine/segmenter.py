@@ -644,17 +644,18 @@ def load_segmenter(
     """The named model, or the default one, on a device. `quality`: as `engine.quality` has it. `max_vram`: GB of
     device memory to stay below; the language model's layers wait on the host if need be.
 
-    `dtype` None: the stored one, but on a CPU, where half precision overflows and is slow, float32 for float16.
+    `dtype` None: the stored one, but for float16, which overflows on a CPU and is slow, what that computes in fast.
     Raises ModelError when it is missing or damaged.
     """
     from tokenizers import Tokenizer
 
     from x2roto.engine.model_folder import find_model, read_header
-    from x2roto.engine.weights import laid_out, load_model
+    from x2roto.engine.weights import fast_dtype, laid_out, load_model
 
     folder = find_model(model)
-    if dtype is None and torch.device(device).type == "cpu" and read_header(folder).dtype == "float16":
-        dtype = torch.float32
+    device = torch.device(device)
+    if dtype is None and device.type == "cpu" and read_header(folder).dtype == "float16":
+        dtype = fast_dtype(device)
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no tokenizer.json: convert or pull the model again", folder)

@@ -44,7 +44,8 @@ UNUSED = frozenset({"segmentor.shared_image_embedding.positional_embedding"})
 VOCABULARY = frozenset({"vlm.model.language_model.embed_tokens.weight", "vlm.lm_head.weight"})
 
 TEXT_LAYERS = "vlm.model.language_model.layers."
-OUTLINER = "outliner."
+# What an outliner compares by: places differ by less than half precision tells apart.
+COMPARING = ("outliner.comparing.", "outliner.sharpness", "outliner.nearness", "outliner.trust")
 
 _WRAPPED = "vlm.base_model.model."
 _ADAPTER = re.compile(r"\.lora_([AB])\.default\.weight$")
@@ -346,6 +347,15 @@ def build(
     return model.eval()
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The number format that a device computes in fast and that does not overflow: bfloat16 where it has that in
+    hardware, float32 elsewhere."""
+    if device.type != "cpu":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot tell
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
 def laid_out(model: X2SAM) -> X2SAM:
     """The network with its weights as convolutions read them fastest, for inference: most maps that come to them are
     tokens, whose channels are last. Files want them as they were."""
@@ -384,11 +394,10 @@ def load_model(
     config, _, tensors = load_state(folder)
     size = sum(tensor.numel() * (dtype or tensor.dtype).itemsize for tensor in tensors.values())
     streamed = too_large(size, max_vram)
-    # An outliner is a thousandth of the weights and compares what differs by less than half precision tells apart.
     state = {
         name: tensor.to(
             "cpu" if streamed and name.startswith(TEXT_LAYERS) else device,
-            torch.float32 if name.startswith(OUTLINER) else dtype,
+            torch.float32 if name.startswith(COMPARING) else dtype,
         )
         for name, tensor in tensors.items()
     }

@@ -76,7 +76,8 @@ class Outliner(nn.Module):
 
     def look(self, levels_bchw: tuple[Tensor, ...]) -> Sight:
         """What the eyes' maps, fine to coarse, say of windows."""
-        fine, middle, *_ = (level.to(self.trust.dtype) for level in levels_bchw)
+        fine, middle, *_ = levels_bchw
+        fine, middle = fine.to(self.seen.weight.dtype), middle.to(self.comparing.weight.dtype)
         height, width = middle.shape[-2:]
         # Laid out as they are read from a saved shot, on which the last bits of a result depend.
         return Sight(self.seen(fine), self.comparing(middle).flatten(2).mT.contiguous(), (height, width))
@@ -105,7 +106,7 @@ class Outliner(nn.Module):
         place, in [-1, 1]; `likeness_bkhw`: of two comparisons."""
         liked = F.interpolate(likeness_bkhw, own_bhw.shape[-2:], mode="bilinear", align_corners=False)
         own = (own_bhw / OWN).clamp(-2, 2)[:, None]
-        state = sight.fine + self.cues(torch.cat([own, fields_bkhw, liked], dim=1))
+        state = sight.fine + self.cues(torch.cat([own, fields_bkhw, liked], dim=1).to(sight.fine.dtype))
         state = self.norm(self.blocks(state))
         drawn: Tensor = self.trust * own_bhw + self.draw(F.gelu(state))[:, 0]
         return drawn
