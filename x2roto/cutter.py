@@ -30,8 +30,7 @@ from x2roto.matte import Matte, MatteFrame, Refine, Track
 from x2roto.passes import Observed, Pass, Plate
 from x2roto.planning import Shot, named_tracks
 from x2roto.refine import Previous, alpha_from_logits
-from x2roto.source import FrameSource
-from x2roto.source.prefetch import overlapped
+from x2roto.source import FrameSource, overlapped
 from x2roto.timing import Clock
 
 Item = TypeVar("Item")
@@ -57,12 +56,12 @@ class State:
 
     shots: tuple[shots.Shot, ...]
     previous: Previous | None
-    fingerprint: str
+    segmenter: Segmenter
 
     def save(self, folder: Path) -> None:
         """Write it into an existing folder. Raises OutputError or OSError."""
         for number, each in enumerate(self.shots):
-            shots.save(folder / f"shot-{number}.safetensors", each, self.fingerprint)
+            shots.save(folder / f"shot-{number}.safetensors", each, self.segmenter.fingerprint)
         if self.previous is not None:
             alpha, rgb = self.previous.alpha.cpu().numpy(), self.previous.rgb.cpu().numpy()
             np.savez(folder / PREVIOUS, alpha=alpha, rgb=rgb)
@@ -208,7 +207,7 @@ class Cutter:
         facts = dict(zip((track.label for track in self.tracks), _facts(alpha, presence, scores), strict=True))
         layers = zip(self.tracks, alpha.cpu().numpy(), scores, strict=True)
         mattes = tuple(Matte(track, layer, score) for track, layer, score in layers)
-        state = State(known, self._previous, self._segmenter.fingerprint)
+        state = State(known, self._previous, self._segmenter)
         return Cut(MatteFrame(plate.frame, info.number(plate.index), mattes), facts, state)
 
     def _best(self, values: Sequence[float]) -> list[float]:

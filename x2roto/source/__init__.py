@@ -17,13 +17,13 @@ from x2roto.clip import ALL_FRAMES, ClipInfo, Frame, FrameRange
 from x2roto.errors import InputError
 from x2roto.source.mending import OnBadFrame
 from x2roto.source.picture import is_animated_webp, reader_of, refuse_raw
-from x2roto.source.prefetch import prefetch
+from x2roto.source.prefetch import overlapped, prefetch
 from x2roto.source.sequence import ImageSequence, SequenceSource, by_folder, by_member, by_pattern, is_pattern
 
 if TYPE_CHECKING:
     from x2roto.source.stream import RawFormat
 
-__all__ = ["FrameSource", "OnBadFrame", "clip_files", "open_source", "prefetch"]
+__all__ = ["FrameSource", "OnBadFrame", "clip_files", "open_source", "overlapped", "prefetch"]
 
 FIRST_MOVIE_FRAME = 1001
 
