@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Annotated
 
 import typer
@@ -15,10 +14,6 @@ from x2roto.cli.preview import preview
 from x2roto.cli.report import errors_reported
 from x2roto.cli.segment import segment
 from x2roto.cli.train import train
-
-# New objects after which cycles are looked for. The libraries of a network make hundreds of thousands that stay, and
-# Python's own 700 cost a tenth of the start.
-COLLECTED_AFTER = 50_000
 
 app = typer.Typer(
     name="x2roto",
@@ -56,7 +51,6 @@ def root(
 
 def main() -> None:
     """Run the command line; errors become one line and a documented exit code."""
-    gc.set_threshold(COLLECTED_AFTER)
     with errors_reported():
         # Not standalone: typer would print its own errors, in several lines.
         raise SystemExit(app(standalone_mode=False) or 0)
