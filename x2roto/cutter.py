@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, tee
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,8 +32,6 @@ from x2roto.planning import Shot, named_tracks
 from x2roto.refine import Previous, alpha_from_logits
 from x2roto.source import FrameSource, overlapped
 from x2roto.timing import Clock
-
-Item = TypeVar("Item")
 
 PREVIOUS = "previous.npz"
 
@@ -155,16 +153,10 @@ class Cutter:
         )
         calls = (
             partial(self._finish, plate, objects, info, self._shots())
-            for plate, objects in zip(chain.from_iterable(ours), _timed(observed, clock), strict=True)
+            for plate, objects in zip(chain.from_iterable(ours), clock.each("network", observed), strict=True)
         )
         on_a_thread = self._segmenter.device.type == "cpu"
-        finished = overlapped(calls) if on_a_thread else (call() for call in calls)
-        while True:
-            with clock.on("alpha"), device_memory(self._segmenter.device, "a frame's alpha"):
-                cut = next(finished, None)
-            if cut is None:
-                return
-            yield cut
+        yield from clock.each("alpha", overlapped(calls) if on_a_thread else (call() for call in calls))
 
     def still(self, plates: Mapping[int, Plate], index: int, info: ClipInfo) -> Cut:
         """The mattes of one frame alone. `plates`: it, and the start frames of anchored passes, by index.
@@ -195,34 +187,25 @@ class Cutter:
     def _finish(
         self, plate: Plate, objects: Sequence[Observed], info: ClipInfo, known: tuple[shots.Shot, ...]
     ) -> Cut:
-        rgb = torch.tensor(plate.shown.rgb, device=self._segmenter.device).float() / 255
-        every = torch.cat([one.logits for one in objects])
-        logits = torch.stack(
-            [every[rows].amax(0) if rows else torch.full_like(every[0], EMPTY) for rows in self._rows]
-        )
-        alpha, previous = alpha_from_logits(logits, rgb, self._refine, self._previous, self._segmenter.reach)
-        self._previous = previous if self._refine.smooth else None
-        presence = self._best([value for one in objects for value in one.presence])
-        scores = self._best([value for one in objects for value in one.scores])
-        facts = dict(zip((track.label for track in self.tracks), _facts(alpha, presence, scores), strict=True))
-        layers = zip(self.tracks, alpha.cpu().numpy(), scores, strict=True)
-        mattes = tuple(Matte(track, layer, score) for track, layer, score in layers)
-        state = State(known, self._previous, self._segmenter)
-        return Cut(MatteFrame(plate.frame, info.number(plate.index), mattes), facts, state)
+        with device_memory(self._segmenter.device, "a frame's alpha"):
+            rgb = torch.tensor(plate.shown.rgb, device=self._segmenter.device).float() / 255
+            every = torch.cat([one.logits for one in objects])
+            logits = torch.stack(
+                [every[rows].amax(0) if rows else torch.full_like(every[0], EMPTY) for rows in self._rows]
+            )
+            alpha, previous = alpha_from_logits(logits, rgb, self._refine, self._previous, self._segmenter.reach)
+            self._previous = previous if self._refine.smooth else None
+            presence = self._best([value for one in objects for value in one.presence])
+            scores = self._best([value for one in objects for value in one.scores])
+            facts = dict(zip((track.label for track in self.tracks), _facts(alpha, presence, scores), strict=True))
+            layers = zip(self.tracks, alpha.cpu().numpy(), scores, strict=True)
+            mattes = tuple(Matte(track, layer, score) for track, layer, score in layers)
+            state = State(known, self._previous, self._segmenter)
+            return Cut(MatteFrame(plate.frame, info.number(plate.index), mattes), facts, state)
 
     def _best(self, values: Sequence[float]) -> list[float]:
         """The greatest value of each track; 0 where nothing was found to follow."""
         return [max((values[row] for row in rows), default=0.0) for rows in self._rows]
-
-
-def _timed(observed: Iterator[Item], clock: Clock) -> Iterator[Item]:
-    """The same, with the time that each takes."""
-    while True:
-        with clock.on("network"):
-            one = next(observed, None)
-        if one is None:
-            return
-        yield one
 
 
 def _with_found(tracks: Sequence[Track], labels: Sequence[str]) -> tuple[Track, ...]:

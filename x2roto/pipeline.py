@@ -38,7 +38,6 @@ from x2roto.writing import Outputs
 if TYPE_CHECKING:
     from x2roto.cutter import Cut, Cutter
     from x2roto.engine.segmenter import Segmenter
-    from x2roto.passes import Plate
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +177,10 @@ class _Run:
 
         chunk = self.job.engine.chunk
         with closing(prefetch(plates(self.source, self.shot.ranges_from(position)), 2 * chunk)) as ahead:
-            chunks = chunked(ahead, chunk)
-            blocks = iter(lambda: self._waited(chunks), [])
+            blocks = self.clock.each("decode", chunked(ahead, chunk))
             # Who feeds a pipe may wait for mattes before the next frames.
             for some in ([block] for block in blocks) if self.job.piped else (blocks,):
                 yield from self.cutter.cut(some, self.shot.info, self.clock)
-
-    def _waited(self, chunks: Iterator[list[Plate]]) -> list[Plate]:
-        with self.clock.on("decode"):
-            return next(chunks, [])
 
     def _at_checkpoint(self, frames: int) -> bool:
         return not self.job.piped and at_checkpoint(frames, self.job.engine.chunk)

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from x2roto.errors import InputError
 from x2roto.source.prefetch import overlapped, prefetch
 
 
@@ -97,11 +98,11 @@ def test_what_fails_does_so_in_its_place() -> None:
     def calls() -> Iterator[Callable[[], int]]:
         yield lambda: 1
         yield lambda: 2
-        raise KeyError("third")
+        raise InputError("third")
 
     reader = overlapped(calls())
     assert [next(reader), next(reader)] == [1, 2]
-    with pytest.raises(KeyError, match="third"):
+    with pytest.raises(InputError, match="third"):
         next(reader)
     reader = overlapped([lambda: 1, partial(int, "two"), lambda: 3])
     assert next(reader) == 1

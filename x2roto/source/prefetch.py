@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Full, Queue
 from typing import TypeVar
 
+from x2roto.errors import RotoError
+
 Item = TypeVar("Item")
 
 _POLL_S = 0.05  # how often a full queue is looked at again for a reader that has gone away
@@ -46,14 +48,14 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
 
 def overlapped(calls: Iterable[Callable[[], Item]]) -> Generator[Item, None, None]:
     """What the calls give, in their order: each runs on a thread, one after the other, while the reader goes on and
-    the next is made. What making one raises comes after what those before it give."""
+    the next is made. A RotoError of making one comes after what those before it give."""
     running = deque[Future[Item]]()
     coming = iter(calls)
     with ThreadPoolExecutor(1, thread_name_prefix="behind") as thread:
         while True:
             try:
                 call = next(coming, None)
-            except Exception:
+            except RotoError:
                 yield from (each.result() for each in running)
                 raise
             if call is None:
