@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,6 +129,8 @@ def run(
         if standing is Standing.COMPLETE:
             record.tidy()
             return _recorded(record)
+        segmenter = segmenter or _loaded(job, record, standing)
+        record = replace(record, model={**record.model, **_runs_on(segmenter)})
         cutter = _cutter(job, shot, source, segmenter, record.work)
         with record.claimed(standing):
             started = _Run(job, shot, source, cutter, record, Clock(), on_frame)
@@ -273,8 +275,23 @@ def _record(job: Job, shot: Shot, folder: Path, segmenter: Segmenter | None) -> 
     return Record(folder, job, identity, clip_facts(shot.info), model)
 
 
-def _cutter(job: Job, shot: Shot, source: FrameSource, segmenter: Segmenter | None, work: Path) -> Cutter:
-    from x2roto.cutter import Cutter
+def _loaded(job: Job, record: Record, standing: Standing) -> Segmenter:
+    """The job's model. A run that is gone on with computes in the numbers it began with, which on another machine
+    need not be those that this one is fast in."""
     from x2roto.device import load
 
-    return Cutter.read(job, shot, segmenter or load(job.engine), source, work)
+    engine = job.engine
+    if standing is Standing.STARTED and (before := record.before()) is not None:
+        engine = replace(engine, dtype=before["model"].get("dtype", engine.dtype))
+    return load(engine)
+
+
+def _runs_on(segmenter: Segmenter) -> dict[str, str]:
+    """What the record says of how a model runs."""
+    return {"device": str(segmenter.device), "dtype": str(segmenter.model.dtype).removeprefix("torch.")}
+
+
+def _cutter(job: Job, shot: Shot, source: FrameSource, segmenter: Segmenter, work: Path) -> Cutter:
+    from x2roto.cutter import Cutter
+
+    return Cutter.read(job, shot, segmenter, source, work)

@@ -12,15 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
+import torch
 
 from tests.media import pictures, write_movie
 from x2roto.cli.app import main
+from x2roto.pipeline import Progress, segment
 
 COUNT = 72
 MOMENTS = int(os.environ.get("X2ROTO_TEST_KILLS", "6"))
@@ -185,6 +189,31 @@ def test_a_run_killed_after_its_movie_was_joined(shot: Shot, whole: Uninterrupte
     (out / ".clip_box1.mov.parts" / "42.mov").write_bytes(b"a piece")
     assert shot.run(out, "--resume") == 0
     assert Take.of(out) == whole.take
+
+
+@pytest.mark.slow
+def test_another_machine_goes_on_in_the_numbers_the_run_began_with(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(name: str, fast: torch.dtype, last: int = 0, **more: Any) -> Path:
+        def stop(progress: Progress) -> None:
+            if progress.done == last:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("x2roto.device.fast_dtype", lambda device: fast)
+        with suppress(KeyboardInterrupt):
+            segment(shot.clip, box=["4,8,30,30"], presence=0.0, model=str(shot.model), device="cpu",
+                    output=str(tmp_path / name), on_frame=stop, **more)  # fmt: skip
+        return tmp_path / name
+
+    whole, other = cut("whole", torch.float32), cut("other", torch.bfloat16)
+    assert digests(whole) != digests(other)
+    cut("stopped", torch.float32, last=60)
+    out = cut("stopped", torch.bfloat16, resume=True)
+    record = json.loads((out / "x2roto.json").read_text())
+    assert record["summary"]["resumed"] > 0
+    assert (record["model"]["device"], record["model"]["dtype"]) == ("cpu", "float32")
+    assert digests(out) == digests(whole)
 
 
 @pytest.fixture
