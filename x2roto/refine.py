@@ -26,9 +26,11 @@ CRISP = 0.02
 MAX_BAND = 32
 # The colour-guided filter works on a plate of which its radius is this many pixels.
 WORKING = 3
-# Contrast of an edge that was looked for far around: there the filter says on which side a pixel is, and not how much
-# of the pixel is covered.
-CONTRAST = 4.0
+# What colours say of an edge that was looked for far around, in logits: half of it where they are sure, beside what
+# the network says. The temperature of both: there colours tell on which side a pixel is, and not how much of the
+# pixel is covered. Found on procedural clips and the real ones (`docs/nano.md`).
+COLOURS = 16.0
+SIDES = 0.5
 # Alpha above which pixels are parts of one thing where they touch.
 SPECK = 0.02
 # Mean picture change (of 1) at which the previous alpha starts to lose its say, and at which it has none.
@@ -94,15 +96,16 @@ def coverage(logits: Tensor, temperature: float) -> Tensor:
 
 def sought(logits: Tensor, rgb: Tensor, reach: float) -> Tensor:
     """Alpha of plate-size `logits` (n, height, width) whose edges are where the plate has some, within `reach` longer
-    sides of each object."""
+    sides of each object; where the network is sure, colours must be surer."""
     alpha = torch.zeros_like(logits)
     for index, mask in enumerate(logits > 0):
         for spans in _around(mask):
             radius = max(math.ceil(reach * max(span.stop - span.start for span in spans)), 2)
             near = _wider(spans, 2 * radius, mask.shape)
-            outline = coverage(logits[index][near][None], CRISP)[0]
-            sides = _followed(outline, rgb[near], radius)
-            alpha[index][near] = _attached((CONTRAST * (sides - 0.5) + 0.5).clamp(0, 1), outline > 0.5)
+            said = logits[index][near]
+            outline = coverage(said[None], CRISP)[0]
+            said = said + COLOURS * (_followed(outline, rgb[near], radius) - 0.5)
+            alpha[index][near] = _attached(coverage(said[None], SIDES)[0], outline > 0.5)
     return alpha
 
 

@@ -132,11 +132,11 @@ def plate(truth: torch.Tensor, grain: float = 0.02) -> torch.Tensor:
 
 
 def test_an_edge_that_is_off_is_found_where_the_plate_has_it() -> None:
-    """Outlines six pixels too far out and four too far in, soft over ten pixels."""
+    """Outlines six pixels too far out and four too far in, and unsure over twenty pixels."""
     truth = disc(160, 50)
     at = torch.arange(160) + 0.5 - 80
     for radius in (56.0, 46.0):
-        logits = ((radius - torch.hypot(at[:, None], at[None])) / 2.5)[None]
+        logits = ((radius - torch.hypot(at[:, None], at[None])) / 8)[None]
         found = {
             name: alpha_from_logits(logits, plate(truth), Refine(edge=edge), reach=reach)[0]
             for name, edge, reach in (("soft", "soft", 0.1), ("near", "refined", 0.0), ("far", "refined", 0.1))
@@ -149,6 +149,21 @@ def test_an_edge_that_is_off_is_found_where_the_plate_has_it() -> None:
         assert far.min() >= 0
         assert far.max() <= 1
         assert float(((far > 0.05) & (far < 0.95)).sum()) < 0.15 * area(truth)
+
+
+def test_colours_decide_where_the_network_is_not_sure() -> None:
+    """A bite of the background's colours at the edge of a disc that was drawn whole."""
+    at = torch.arange(160) + 0.5
+    distance = torch.hypot(at[:, None] - 80, at[None] - 80)
+    bite = torch.hypot(at[:, None] - 80, at[None] - 128) < 4
+    truth = disc(160, 50)
+    shown = plate(truth * ~bite)
+    sure, unsure = (
+        alpha_from_logits(sureness * (50 - distance)[None], shown, Refine(), reach=0.1)[0] for sureness in (3.0, 0.05)
+    )
+    inside = bite & (distance < 48)
+    assert sure[0][inside].mean() > 0.95
+    assert unsure[0][inside].mean() < 0.1
 
 
 def test_what_is_near_and_of_the_same_colours_is_not_the_object() -> None:
@@ -175,11 +190,11 @@ def test_auto_is_refined_where_outlines_are_off_and_soft_where_they_are_not() ->
 
 
 def test_how_far_is_looked_follows_the_objects_size() -> None:
-    """Outlines six pixels off: of a large thing that is mended, of a small one not. Neither knows of the other."""
+    """Unsure outlines six pixels off: of what is large that is mended, of what is small not, each by itself."""
     at = torch.arange(200) + 0.5
     large, small = (torch.hypot(at[:, None] - y, at[None] - x) for y, x in ((90, 70), (170, 170)))
     truth = torch.maximum((48 - large + 0.5).clamp(0, 1), (10 - small + 0.5).clamp(0, 1))[None]
-    logits = torch.stack([54 - large, 16 - small])
+    logits = torch.stack([54 - large, 16 - small]) / 8
     alpha, _ = alpha_from_logits(logits, plate(truth), Refine(), reach=0.1)
     assert area(alpha[0]) == pytest.approx(torch.pi * 48**2, rel=0.06)
     assert area(alpha[1]) > 1.5 * torch.pi * 10**2

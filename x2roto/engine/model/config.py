@@ -114,7 +114,7 @@ class OutlinerConfig:
     blocks: int = 3
     side: int = 0
     alone: bool = False
-    reach: float = 0.08
+    reach: float = 0.12
 
 
 @dataclass(frozen=True, slots=True)
