@@ -12,7 +12,7 @@ import torch
 
 from tests.tiny import FINDER, TINY, tiny_segmenter
 from x2roto.clip import Frame
-from x2roto.engine.finding import Sighting, boxes, nameable, sightings, things
+from x2roto.engine.finding import DOUBT, SIZES, Sighting, boxes, nameable, sightings, things
 from x2roto.engine.identity import Kind
 from x2roto.engine.model.finder import Found
 from x2roto.engine.segmenter import Reading, Segmenter, wordings
@@ -88,6 +88,30 @@ def test_what_is_of_one_class_is_of_no_other(segmenter: Segmenter, monkeypatch: 
     assert not ((dog.mask_hw > 0) & (cat.mask_hw > 0)).any()
     both = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]})
     assert [len(boxes(seen, apart=True)) for (seen,) in both] == [2, 2]
+
+
+def test_a_frame_is_looked_at_in_squares_of_two_sizes(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is comes from the look that is surer of it, whether it is there from both."""
+    sides = []
+
+    def find(
+        pixels: torch.Tensor, ids: torch.Tensor, valid: torch.Tensor, pictures: torch.Tensor, together: int
+    ) -> Found:
+        sides.append(pixels.shape[-1])
+        large = pixels.shape[-1] > TINY.image_size
+        masks = torch.full((2, *pixels.shape[-2:]), -8.0)
+        masks[:, 4:8, 8:12] = 9.0
+        presence = torch.tensor([2.0, 0.0] if large else [0.0, 1.0])
+        return Found(masks[:, ::2, ::2], masks, DOUBT + presence)
+
+    monkeypatch.setattr(segmenter.model, "find", find)
+    (dog,), (cat,) = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]})
+    assert sides == [TINY.image_size, 32 * round(TINY.image_size / 24)]
+    assert [seen.mask_hw.shape[-1] for seen in (dog, cat)] == [sides[1], sides[0]]
+    sure = torch.tensor([0.0, 1.0, 2.0]).sigmoid().tolist()
+    assert dog.presence == pytest.approx((sure[0] + sure[2]) / 2)
+    assert cat.presence == pytest.approx((sure[0] + sure[1]) / 2)
+    assert [dog.score, cat.score] == pytest.approx([sure[2], sure[1]], rel=1e-3)
 
 
 def test_without_other_frames_only_the_first_is_looked_at(segmenter: Segmenter) -> None:
@@ -237,7 +261,7 @@ def test_words_are_put_as_the_model_knows_them(segmenter: Segmenter, asked: list
     segmenter.lexicon = footage_lexicon()
     (query,) = segmenter.read([Text("him", "that tennis player leaving the frame")], FRAMES, looked=LOOKED)
     assert [target.name for (target,) in query.targets] == ["him"]
-    assert asked == ["<p>the person leaving the frame</p>", "<p>the person</p>"] * len(LOOKED)
+    assert asked == ["<p>the person leaving the frame</p>", "<p>the person</p>"] * len(LOOKED) * len(SIZES)
 
 
 def test_what_no_known_word_names_is_nowhere(segmenter: Segmenter) -> None:

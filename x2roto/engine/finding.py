@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +35,10 @@ SURE = 0.3
 # Taken from the logit of presence, which is learnt on single pictures: of several frames the surest counts, and one
 # of them often shows what looks like another thing. Found on the same clips and on the real ones.
 DOUBT = 0.6
+# Squares that a frame is looked at in, in sides of the mask encoder's: in a larger one what is small is known more
+# often, what is large less.
+SIZES = (1.0, 4 / 3)
+GRAIN = 32  # pixels: what these sides are multiples of, the eyes' coarsest stride
 # Phrases looked for at once; each takes some megabytes.
 TOGETHER = 16
 # Of all names that a model knows, those that are looked for on a frame: what the likest cells are most like.
@@ -42,8 +48,9 @@ LIKEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a phrase means on one frame. `mask_hw`: logits over the frame; `presence`: whether it is there, in [0, 1];
-    `score`: presence times the mean coverage inside the mask, 0 for none."""
+    """What a phrase means on one frame. `mask_hw`: logits over the frame; `presence`: whether it is there, in [0, 1],
+    the mean of all looks at the frame; `score`: presence times the mean coverage inside the mask, 0 for none, of the
+    look that is surest, whose mask it is."""
 
     index: int | None
     mask_hw: Tensor
@@ -69,21 +76,24 @@ class Named:
 
 
 def sightings(
-    segmenter: Segmenter, phrases: Sequence[str], looked: Mapping[int | None, Rgb], *, apart: bool = False
+    segmenter: Segmenter,
+    phrases: Sequence[str],
+    looked: Mapping[int | None, Rgb],
+    *,
+    apart: bool = False,
+    sizes: Sequence[float] = SIZES,
 ) -> list[list[Sighting]]:
-    """Each phrase on every frame `looked` at, by source index. `apart`: they are classes, and what is of one is of no
-    other."""
+    """Each phrase on every frame `looked` at, by source index. `sizes`: a look at each frame in a square of each.
+    `apart`: they are classes, and what is of one is of no other, for which there is only the first look."""
     if not phrases:
         return []
     ids, valid = _spelt(segmenter, phrases)
     seen: list[list[Sighting]] = [[] for _ in phrases]
     for index, rgb in looked.items():
-        masks, presence = _found(segmenter, ids, valid, rgb)
-        if apart:
-            masks = _surest(masks, presence)
-        sure = confidence(masks).tolist()
-        for each, mask, there, inside in zip(seen, masks, presence.tolist(), sure, strict=True):
-            each.append(Sighting(index, mask, there, there * inside))
+        looks = [_look(segmenter, ids, valid, rgb, size, apart) for size in (sizes[:1] if apart else sizes)]
+        for each, *of_phrase in zip(seen, *looks, strict=True):
+            mask, _, score = max(of_phrase, key=itemgetter(2))
+            each.append(Sighting(index, mask, fmean(presence for _, presence, _ in of_phrase), score))
     return seen
 
 
@@ -107,7 +117,7 @@ def nameable(segmenter: Segmenter, names: Sequence[str], looked: Mapping[int | N
         alike = segmenter.model.liken(segmenter.pixels([rgb]), ids, valid)[0].flatten(1)
         best_cells = alike.topk(min(LIKEST, alike.shape[1])).values.mean(1)
         likely = [names[place] for place in best_cells.topk(min(LIKELY, len(names))).indices.tolist()]
-        for name, (one,) in zip(likely, sightings(segmenter, likely, {index: rgb}), strict=True):
+        for name, (one,) in zip(likely, sightings(segmenter, likely, {index: rgb}, sizes=(1,)), strict=True):
             found.extend(Named(name, thing, cells) for thing, cells in _things(one))
     return sorted(found, key=lambda named: -named.thing.score)
 
@@ -120,11 +130,19 @@ def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor
     return ids.to(segmenter.device), valid.to(segmenter.device)
 
 
-def _found(segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb) -> tuple[Tensor, Tensor]:
-    """Mask logits (P, h, w) of all phrases on a frame, and how sure it is (P,) that each is there, in [0, 1]."""
+def _look(
+    segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb, size: float, apart: bool
+) -> list[tuple[Tensor, float, float]]:
+    """Of each phrase in one look at a frame: mask logits (h, w), how sure it is that it is there, in [0, 1], and that
+    times the mean coverage inside the mask."""
+    side = GRAIN * round(size * segmenter.model.config.image_size / GRAIN)
+    pixels = segmenter.normalised(segmenter.squares([rgb], side))
     picture = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-    found = segmenter.model.find(segmenter.pixels([rgb]), ids, valid, picture, together=TOGETHER)
-    return found.mask_phw.float(), (found.presence_p.float() - DOUBT).sigmoid()
+    found = segmenter.model.find(pixels, ids, valid, picture, together=TOGETHER)
+    masks, presence = found.mask_phw.float(), (found.presence_p.float() - DOUBT).sigmoid()
+    if apart:
+        masks = _surest(masks, presence)
+    return list(zip(masks, presence.tolist(), (presence * confidence(masks)).tolist(), strict=True))
 
 
 def _surest(masks_phw: Tensor, presence_p: Tensor) -> Tensor:
