@@ -7,6 +7,7 @@ import torch
 
 from x2roto.matte import Refine
 from x2roto.refine import (
+    LEAN,
     Previous,
     alpha_from_logits,
     band_radius,
@@ -138,8 +139,12 @@ def test_an_edge_that_is_off_is_found_where_the_plate_has_it() -> None:
     for radius in (56.0, 46.0):
         logits = ((radius - torch.hypot(at[:, None], at[None])) / 8)[None]
         found = {
-            name: alpha_from_logits(logits, plate(truth), Refine(edge=edge), reach=reach)[0]
-            for name, edge, reach in (("soft", "soft", 0.1), ("near", "refined", 0.0), ("far", "refined", 0.1))
+            name: alpha_from_logits(logits - lean, plate(truth), Refine(edge=edge), reach=reach)[0]
+            for name, edge, reach, lean in (
+                ("soft", "soft", 0.1, 0.0),
+                ("near", "refined", 0.0, 0.0),
+                ("far", "refined", 0.1, LEAN),
+            )
         }
         errors = {name: float((alpha - truth).abs().sum()) / area(truth) for name, alpha in found.items()}
         assert errors["far"] < 0.06
@@ -159,7 +164,8 @@ def test_colours_decide_where_the_network_is_not_sure() -> None:
     truth = disc(160, 50)
     shown = plate(truth * ~bite)
     sure, unsure = (
-        alpha_from_logits(sureness * (50 - distance)[None], shown, Refine(), reach=0.1)[0] for sureness in (3.0, 0.05)
+        alpha_from_logits(sureness * (50 - distance)[None] - LEAN, shown, Refine(), reach=0.1)[0]
+        for sureness in (3.0, 0.05)
     )
     inside = bite & (distance < 48)
     assert sure[0][inside].mean() > 0.95
@@ -194,7 +200,7 @@ def test_how_far_is_looked_follows_the_objects_size() -> None:
     at = torch.arange(200) + 0.5
     large, small = (torch.hypot(at[:, None] - y, at[None] - x) for y, x in ((90, 70), (170, 170)))
     truth = torch.maximum((48 - large + 0.5).clamp(0, 1), (10 - small + 0.5).clamp(0, 1))[None]
-    logits = torch.stack([54 - large, 16 - small]) / 8
+    logits = torch.stack([54 - large, 16 - small]) / 8 - LEAN
     alpha, _ = alpha_from_logits(logits, plate(truth), Refine(), reach=0.1)
     assert area(alpha[0]) == pytest.approx(torch.pi * 48**2, rel=0.06)
     assert area(alpha[1]) > 1.5 * torch.pi * 10**2
