@@ -112,6 +112,8 @@ def test_a_frame_is_looked_at_in_squares_of_two_sizes(segmenter: Segmenter, monk
     assert dog.presence == pytest.approx((sure[0] + sure[2]) / 2)
     assert cat.presence == pytest.approx((sure[0] + sure[1]) / 2)
     assert [dog.score, cat.score] == pytest.approx([sure[2], sure[1]], rel=1e-3)
+    of_classes = sightings(segmenter, ["dog", "cat"], {0: FRAMES[0]}, apart=True)
+    assert [seen.mask_hw.shape[-1] for (seen,) in of_classes] == [sides[1], sides[1]]
 
 
 def test_without_other_frames_only_the_first_is_looked_at(segmenter: Segmenter) -> None:
@@ -169,7 +171,7 @@ def asked(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_phrases_are_spelt_as_in_conversations(segmenter: Segmenter, asked: list[str]) -> None:
     segmenter.read([Classes("all", ("small dog", "cat"))], FRAMES)
-    assert asked == ["<p>small dog</p>", "<p>cat</p>"]
+    assert asked == ["<p>small dog</p>", "<p>cat</p>"] * len(SIZES)
 
 
 def test_boxes_leave_specks_out_and_what_is_seen_most_comes_first() -> None:

@@ -7,7 +7,7 @@ ways in time, as if a person had drawn a box around it there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from x2roto.engine.identity import EMPTY
 from x2roto.engine.model.finder import padded
+from x2roto.engine.outlining import on_grid
 from x2roto.engine.postprocess.masks import confidence
 from x2roto.engine.tasks import PHRASE_END, PHRASE_START
 from x2roto.matte import edges_of
@@ -83,17 +84,17 @@ def sightings(
     apart: bool = False,
     sizes: Sequence[float] = SIZES,
 ) -> list[list[Sighting]]:
-    """Each phrase on every frame `looked` at, by source index. `sizes`: a look at each frame in a square of each.
-    `apart`: they are classes, and what is of one is of no other, for which there is only the first look."""
+    """Each phrase on every frame `looked` at, by source index. `apart`: they are classes, and what is of one is of no
+    other. `sizes`: a look at each frame in a square of each."""
     if not phrases:
         return []
     ids, valid = _spelt(segmenter, phrases)
     seen: list[list[Sighting]] = [[] for _ in phrases]
     for index, rgb in looked.items():
-        looks = [_look(segmenter, ids, valid, rgb, size, apart) for size in (sizes[:1] if apart else sizes)]
-        for each, *of_phrase in zip(seen, *looks, strict=True):
-            mask, _, score = max(of_phrase, key=itemgetter(2))
-            each.append(Sighting(index, mask, fmean(presence for _, presence, _ in of_phrase), score))
+        looks = [_look(segmenter, ids, valid, rgb, size) for size in sizes]
+        found = [_agreed(index, of_phrase) for of_phrase in zip(*looks, strict=True)]
+        for each, one in zip(seen, _exclusive(found) if apart else found, strict=True):
+            each.append(one)
     return seen
 
 
@@ -130,25 +131,33 @@ def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor
     return ids.to(segmenter.device), valid.to(segmenter.device)
 
 
-def _look(
-    segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb, size: float, apart: bool
-) -> list[tuple[Tensor, float, float]]:
-    """Of each phrase in one look at a frame: mask logits (h, w), how sure it is that it is there, in [0, 1], and that
-    times the mean coverage inside the mask."""
+_Look = tuple[Tensor, float, float]  # at a frame, of a phrase: `mask_hw`, `presence` and `score` as of a sighting
+
+
+def _look(segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb, size: float) -> list[_Look]:
+    """What there is of each phrase on a frame in a square of that size."""
     side = GRAIN * round(size * segmenter.model.config.image_size / GRAIN)
     pixels = segmenter.normalised(segmenter.squares([rgb], side))
     picture = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
     found = segmenter.model.find(pixels, ids, valid, picture, together=TOGETHER)
     masks, presence = found.mask_phw.float(), (found.presence_p.float() - DOUBT).sigmoid()
-    if apart:
-        masks = _surest(masks, presence)
     return list(zip(masks, presence.tolist(), (presence * confidence(masks)).tolist(), strict=True))
 
 
-def _surest(masks_phw: Tensor, presence_p: Tensor) -> Tensor:
-    """The masks without the cells of which another is surer."""
-    sure = masks_phw.sigmoid() * presence_p[:, None, None]
-    return masks_phw.masked_fill(sure < sure.amax(0), EMPTY)
+def _agreed(index: int | None, looks: Sequence[_Look]) -> Sighting:
+    mask, _, score = max(looks, key=itemgetter(2))
+    return Sighting(index, mask, fmean(presence for _, presence, _ in looks), score)
+
+
+def _exclusive(found: Sequence[Sighting]) -> list[Sighting]:
+    """What is seen of each on a frame without the cells of which another is surer, all on the finest grid of them."""
+    size = max((one.mask_hw.shape for one in found), key=torch.Size.numel)
+    masks = torch.stack([on_grid(one.mask_hw[None], size)[0] for one in found])
+    presence = masks.new_tensor([one.presence for one in found])
+    sure = masks.sigmoid() * presence[:, None, None]
+    masks = masks.masked_fill(sure < sure.amax(0), EMPTY)
+    scores = (presence * confidence(masks)).tolist()
+    return [replace(one, mask_hw=mask, score=score) for one, mask, score in zip(found, masks, scores, strict=True)]
 
 
 def boxes(seen: Sighting, *, apart: bool) -> list[Box]:
