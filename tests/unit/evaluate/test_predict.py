@@ -18,6 +18,7 @@ from x2roto.clip import Frame
 from x2roto.data.annotations import read_rgb
 from x2roto.data.layouts import LAYOUTS
 from x2roto.data.sample import Category, FrameTruth, Sample
+from x2roto.engine.finding import SIZES
 from x2roto.engine.model.finder import Found as Sought
 from x2roto.engine.model.segmentor import Prediction
 from x2roto.engine.postprocess import Geometry
@@ -166,7 +167,8 @@ def test_the_reference_shows_an_object_anew_in_each_chunk(
 def seeker(monkeypatch: pytest.MonkeyPatch, presence: Sequence[float]) -> Segmenter:
     """A model that is as sure as that of the middle of each frame, in the order in which it looks at them."""
     memory = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
-    segmenter, sure = tiny_segmenter(memory=memory, room=2.0, finder=FINDER), iter(presence)
+    segmenter = tiny_segmenter(memory=memory, room=2.0, finder=FINDER)
+    sure = iter(np.repeat(presence, len(SIZES)).tolist())
 
     def find(pixels: Tensor, ids: Tensor, *_: Any, **__: Any) -> Sought:
         masks = torch.full((len(ids), 16, 16), -8.0)
