@@ -129,9 +129,11 @@ def run(
         if standing is Standing.COMPLETE:
             record.tidy()
             return _recorded(record)
+        from x2roto.cutter import Cutter
+
         segmenter = segmenter or _loaded(job, record, standing)
         record = replace(record, model={**record.model, **_runs_on(segmenter)})
-        cutter = _cutter(job, shot, source, segmenter, record.work)
+        cutter = Cutter.read(job, shot, segmenter, source, record.work)
         with record.claimed(standing):
             started = _Run(job, shot, source, cutter, record, Clock(), on_frame)
             return started.cut(resume=standing is Standing.STARTED)
@@ -289,9 +291,3 @@ def _loaded(job: Job, record: Record, standing: Standing) -> Segmenter:
 def _runs_on(segmenter: Segmenter) -> dict[str, str]:
     """What the record says of how a model runs."""
     return {"device": str(segmenter.device), "dtype": str(segmenter.model.dtype).removeprefix("torch.")}
-
-
-def _cutter(job: Job, shot: Shot, source: FrameSource, segmenter: Segmenter, work: Path) -> Cutter:
-    from x2roto.cutter import Cutter
-
-    return Cutter.read(job, shot, segmenter, source, work)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -91,15 +90,15 @@ def sightings(
     ids, valid = _spelt(segmenter, phrases)
     seen: list[list[Sighting]] = [[] for _ in phrases]
     for index, rgb in looked.items():
-        looks = [_look(segmenter, ids, valid, rgb, size) for size in sizes]
-        found = [_agreed(index, of_phrase) for of_phrase in zip(*looks, strict=True)]
+        looks = zip(*(_look(segmenter, ids, valid, index, rgb, size) for size in sizes), strict=True)
+        found = [replace(best(each), presence=fmean(one.presence for one in each)) for each in looks]
         for each, one in zip(seen, _exclusive(found) if apart else found, strict=True):
             each.append(one)
     return seen
 
 
 def best(seen: Sequence[Sighting]) -> Sighting:
-    """The frame on which a phrase is seen best, the first of equals."""
+    """The frame, or the look at one, in which a phrase is seen best, the first of equals."""
     return max(seen, key=lambda one: one.score)
 
 
@@ -131,22 +130,18 @@ def _spelt(segmenter: Segmenter, phrases: Sequence[str]) -> tuple[Tensor, Tensor
     return ids.to(segmenter.device), valid.to(segmenter.device)
 
 
-_Look = tuple[Tensor, float, float]  # at a frame, of a phrase: `mask_hw`, `presence` and `score` as of a sighting
-
-
-def _look(segmenter: Segmenter, ids: Tensor, valid: Tensor, rgb: Rgb, size: float) -> list[_Look]:
-    """What there is of each phrase on a frame in a square of that size."""
+def _look(
+    segmenter: Segmenter, ids: Tensor, valid: Tensor, index: int | None, rgb: Rgb, size: float
+) -> list[Sighting]:
+    """Each phrase in one look at a frame, in a square of that size."""
     side = GRAIN * round(size * segmenter.model.config.image_size / GRAIN)
     pixels = segmenter.normalised(segmenter.squares([rgb], side))
     picture = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
     found = segmenter.model.find(pixels, ids, valid, picture, together=TOGETHER)
     masks, presence = found.mask_phw.float(), (found.presence_p.float() - DOUBT).sigmoid()
-    return list(zip(masks, presence.tolist(), (presence * confidence(masks)).tolist(), strict=True))
-
-
-def _agreed(index: int | None, looks: Sequence[_Look]) -> Sighting:
-    mask, _, score = max(looks, key=itemgetter(2))
-    return Sighting(index, mask, fmean(presence for _, presence, _ in looks), score)
+    scores = presence * confidence(masks)
+    rows = zip(masks, presence.tolist(), scores.tolist(), strict=True)
+    return [Sighting(index, mask, there, score) for mask, there, score in rows]
 
 
 def _exclusive(found: Sequence[Sighting]) -> list[Sighting]:
