@@ -11,7 +11,7 @@ import torch
 from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, tiny_segmenter
 from x2roto.engine.model.x2sam import X2SAM
 from x2roto.train import outlining
-from x2roto.train.collate import Batch, Preparer, Reader, collate
+from x2roto.train.collate import Batch, Preparer, Reader, collate, sided
 from x2roto.train.config import Losses
 from x2roto.train.footage.close import Close
 from x2roto.train.outlining import OutlinerStage, learn_outliner, outline_losses
@@ -114,12 +114,12 @@ def test_an_outliner_that_is_to_draw_alone_is_shown_the_network_s_mask_once(monk
 def test_squares_at_another_side_show_the_same() -> None:
     frames = torch.zeros(2, 1, 96, 96, 3, dtype=torch.uint8)
     frames[1, :, :48, :, 0] = 200
-    smaller = outlining.sided(frames, 64)
+    smaller = sided(frames, 64)
     assert (smaller.shape, smaller.dtype) == ((2, 1, 64, 64, 3), torch.uint8)
     assert not smaller[0].any()
     assert (smaller[1, 0, :30, :, 0] == 200).all()
     assert not smaller[1, 0, 34:].any()
-    assert outlining.sided(frames, 96) is frames
+    assert sided(frames, 96) is frames
 
 
 @pytest.mark.parametrize("alone", [0.0, 1.0])

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+GRAIN = 32  # pixels: what sides of squares are multiples of, the coarsest stride of what sees them
+
 
 @dataclass(frozen=True, slots=True)
 class MaskEncoderConfig:
