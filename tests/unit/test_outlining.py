@@ -33,6 +33,7 @@ SIDE, DIM = 16, 10
 MEMORY = replace(TINY.memory, feature_strides=(0, 1, 0), mask_stride=2, mask_layers=2, prompts=True, carry=3)
 GENERATOR = torch.Generator().manual_seed(3)
 CENTRE = torch.zeros(1, 1, 12)
+NOTHING = torch.zeros(1, SIDE * SIDE, 0)  # to be fitted from
 
 
 def drawing_outliner(seed: int = 0) -> Outliner:
@@ -104,7 +105,7 @@ def test_a_new_outliner_changes_nothing() -> None:
 def test_places_are_told_apart_by_the_side_they_are_like() -> None:
     tokens = torch.zeros(1, 64, 12)
     tokens[:, :32, 0], tokens[:, 32:, 1] = 5, 5
-    now = Sight(torch.zeros(1, 8, SIDE, SIDE), tokens.flip(1), (8, 8))
+    now = Sight(torch.zeros(1, 8, SIDE, SIDE), tokens.flip(1), (8, 8), NOTHING)
     cover = torch.cat([torch.ones(1, 32), torch.zeros(1, 32)], dim=1)
     share, inside, outside = OUTLINER_OF_NOISE.compare(now, tokens, cover, CENTRE)[0]
     assert share[4:].min() > 0.9
@@ -117,7 +118,7 @@ def test_places_are_told_apart_by_the_side_they_are_like() -> None:
 def test_of_places_that_look_alike_the_nearest_counts_most() -> None:
     tokens = torch.zeros(1, 64, 12)
     tokens[..., 0] = 1
-    now = Sight(torch.zeros(1, 8, SIDE, SIDE), tokens, (8, 8))
+    now = Sight(torch.zeros(1, 8, SIDE, SIDE), tokens, (8, 8), NOTHING)
     left = torch.zeros(1, 8, 8)
     left[:, :, :4] = 1
     apart = places_of((8, 8), windows(), windows())
@@ -152,7 +153,7 @@ def test_what_nothing_is_known_of_is_like_nothing() -> None:
     assert (outside > -1).all()
 
 
-@pytest.mark.parametrize("cue", ["own", "prompt", "colours", "before", "first", "last"])
+@pytest.mark.parametrize("cue", ["own", "prompt", "colours", "before", "first", "last", "fitted"])
 def test_every_cue_counts(cue: str) -> None:
     own, prompt, bins = torch.randn(1, SIDE, SIDE, generator=GENERATOR), square(3, 9), picture()
     seen, trace = sight(seed=4), Trace.begin(sight(seed=5), square(3, 9), windows())
@@ -174,18 +175,20 @@ def test_every_cue_counts(cue: str) -> None:
             trace = replace(trace, first=sight(seed=6).tokens)
         case "last":
             trace = replace(trace, last_cover=trace.last_cover.flip(-1))
+        case "fitted":
+            trace = replace(trace, later_sums=Trace.begin(seen, square(6, 14), windows()).later_sums)
     after = [
         outlined(OUTLINER_OF_NOISE, seen, own, [bins], each, palettes, windows(), prompt)[-1]
         for each in (None, trace)
     ]
     changed = [bool((one - other).abs().max() > 1e-3) for one, other in zip(before, after, strict=True)]
-    first_only, later_only = cue == "prompt", cue in ("before", "first", "last")
+    first_only, later_only = cue == "prompt", cue in ("before", "first", "last", "fitted")
     assert changed == [not later_only, not first_only]
 
 
 def likened(tokens: Tensor) -> Sight:
     """A window of 4 by 4 places with these tokens (B, 16, D)."""
-    return Sight(torch.zeros(len(tokens), DIM, 8, 8), tokens, (4, 4))
+    return Sight(torch.zeros(len(tokens), DIM, 8, 8), tokens, (4, 4), tokens.repeat_interleave(4, dim=1))
 
 
 def corner(rows: int = 2, sure: float = 1.0) -> Tensor:
@@ -233,7 +236,7 @@ def test_a_frame_that_does_not_show_an_object_leaves_what_was_last_seen_of_it() 
     covers = torch.cat([torch.zeros(1, 8, 8), corner(rows=1)])
     after = both.after(likened(tokens.flip(1).repeat(2, 1, 1)), covers, windows(2, left=1.0))
     assert after.gone.tolist() == [True, False]
-    for name in ("last", "last_cover", "mask", "window_b4"):
+    for name in ("last", "last_cover", "mask", "window_b4", "later_sums"):
         before, now = getattr(both, name), getattr(after, name)
         assert torch.equal(now[0], before[0])
         assert not torch.equal(now[1], before[1])
@@ -318,7 +321,7 @@ def test_objects_are_drawn_the_same_alone() -> None:
     every = outlined(OUTLINER_OF_NOISE, seen, own, bins, None, [], windows(3), prompt)[-1]
     for row in range(3):
         part = slice(row, row + 1)
-        its = Sight(seen.fine[part], seen.tokens[part], seen.grid)
+        its = Sight(seen.fine[part], seen.tokens[part], seen.grid, seen.cells[part])
         alone = outlined(OUTLINER_OF_NOISE, its, own[part], bins[part], None, [], windows(), prompt[part])[-1]
         torch.testing.assert_close(alone[0], every[row], atol=1e-4, rtol=1e-4)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from x2roto.engine.fit import score, sums
 from x2roto.engine.model.outliner import INSIDE, Outliner, Places, Sight
 from x2roto.engine.palette import MOST, Palette, cover_of
 from x2roto.engine.window import seen_from
@@ -29,21 +30,26 @@ FRESH = 0.5
 # How fast what is usual follows, and how much less sure a drawing is that does not count for it.
 RATE = 0.2
 UNUSUAL = 0.08
+# How fast frames before the last are forgotten in what is fitted, beside the first, which counts as much as they.
+RECENT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What is kept of B objects: tokens (B, n, D) where each was first and last seen with how much of each it
-    covered (B, n), what the first have in common (B, 1, D), the last mask (B, h, w) in [0, 1] and the window it is
-    of, `window_b4` (left, top, right, bottom in pixels of the plate), how sure its masks usually are, `sure` (B,) in
-    [0, 1], and whether the last frame did not show it, `gone` (B,) bool. What was last seen is kept as long as later
-    frames do not show the object, or where it was."""
+    covered (B, n), what the first have in common (B, 1, D), sums (B, F, F + 1) of the first frame and of later ones
+    (`fit.sums`), the last mask (B, h, w) in [0, 1] and the window it is of, `window_b4` (left, top, right, bottom in
+    pixels of the plate), how sure its masks usually are, `sure` (B,) in [0, 1], and whether the last frame did not
+    show it, `gone` (B,) bool. What was last seen is kept as long as later frames do not show the object, or where it
+    was."""
 
     centre: Tensor
     first: Tensor
     first_cover: Tensor
     last: Tensor
     last_cover: Tensor
+    first_sums: Tensor
+    later_sums: Tensor
     mask: Tensor
     window_b4: Tensor
     sure: Tensor
@@ -54,8 +60,8 @@ class Trace:
         """Objects that cover the windows by `cover_bhw` on the frame where they are first seen."""
         tokens, cover = sight.tokens.detach(), _by_token(sight, cover_bhw)
         centre, sure = tokens.mean(1, keepdim=True), sureness(cover_bhw)
-        gone = torch.zeros_like(sure, dtype=torch.bool)
-        return cls(centre, tokens, cover, tokens, cover, cover_bhw, window_b4, sure, gone)
+        gone, told = torch.zeros_like(sure, dtype=torch.bool), _sums(sight, cover_bhw)
+        return cls(centre, tokens, cover, tokens, cover, told, told, cover_bhw, window_b4, sure, gone)
 
     def after(self, sight: Sight, cover_bhw: Tensor, window_b4: Tensor) -> Self:
         """After one more frame."""
@@ -67,6 +73,7 @@ class Trace:
             self,
             last=chosen(kept, self.last, sight.tokens.detach()),
             last_cover=chosen(kept, self.last_cover, cover),
+            later_sums=chosen(gone, self.later_sums, self.later_sums.lerp(_sums(sight, cover_bhw), RECENT)),
             mask=chosen(kept, self.mask, cover_bhw),
             window_b4=chosen(kept, self.window_b4, window_b4),
             sure=usual,
@@ -190,7 +197,9 @@ def _drawn(
         outliner.compare(sight, trace.first, trace.first_cover, trace.centre),
         outliner.compare(sight, trace.last, trace.last_cover, trace.centre, places),
     ]
-    drawn: Tensor = outliner(sight, own_bhw, torch.stack(fields, dim=1), torch.cat(likeness, dim=1))
+    fitted = score(trace.first_sums + trace.later_sums, sight.cells)[..., None] if outliner.fit else sight.cells
+    fitted = fitted.mT.unflatten(-1, (height, width))
+    drawn: Tensor = outliner(sight, own_bhw, torch.stack(fields, dim=1), torch.cat(likeness, dim=1), fitted)
     return drawn
 
 
@@ -205,6 +214,10 @@ def places_of(grid: tuple[int, int], now_b4: Tensor, before_b4: Tensor) -> Place
         for edges in (now_b4, before_b4)
     )
     return Places(one, other)
+
+
+def _sums(sight: Sight, cover_bhw: Tensor) -> Tensor:
+    return sums(sight.cells, on_grid(cover_bhw, sight.fine.shape[-2:]).flatten(1))
 
 
 def _by_token(sight: Sight, cover_bhw: Tensor) -> Tensor:

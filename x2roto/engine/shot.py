@@ -27,7 +27,7 @@ from x2roto.engine.palette import Palette
 from x2roto.engine.window import Window
 from x2roto.errors import ModelError, OutputError
 
-SCHEMA = 5
+SCHEMA = 6
 
 
 @dataclass(frozen=True, slots=True)

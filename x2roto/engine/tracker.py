@@ -504,7 +504,12 @@ def _better(before: Drawn, again: Drawn, trace: Trace | None) -> Drawn:
         None,
         items(before.encoded.windows, again.encoded.windows),
         items(before.encoded.squares, again.encoded.squares),
-        Sight(chosen(worse, one.fine, other.fine), chosen(worse, one.tokens, other.tokens), other.grid),
+        Sight(
+            chosen(worse, one.fine, other.fine),
+            chosen(worse, one.tokens, other.tokens),
+            other.grid,
+            chosen(worse, one.cells, other.cells),
+        ),
     )
     prediction = Prediction(
         chosen(worse, before.prediction.mask_logits_bqhw, again.prediction.mask_logits_bqhw),

@@ -32,8 +32,8 @@ class Initial:
     on, 0 for its own; `anchored` and `reading`: as `ModelConfig` has them, from now on; what is new is drawn so that
     it changes nothing yet. `finder`: width of a finder; `outliner`: width of an outliner; `outline_side`: as
     `OutlinerConfig.side`, from now on; `outline_blocks`: as `OutlinerConfig.blocks`, from now on, of which new
-    ones change nothing yet; `outline_alone`: as `OutlinerConfig.alone`. `plain`: `carry` and `reading` are left out
-    from now on.
+    ones change nothing yet; `outline_alone` and `outline_fit`: as `OutlinerConfig` has them, from now on. `plain`:
+    `carry` and `reading` are left out from now on.
 
     Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the folder of SAM 2.1 as `transformers` has it;
     `segmentor`, the weights of a stage "segmentor" run, taken by name and shape. `tokenizer`: the folder of
@@ -51,6 +51,7 @@ class Initial:
     outline_side: int = 0
     outline_blocks: int = 0
     outline_alone: bool = False
+    outline_fit: bool = False
     plain: bool = False
     language: str | None = None
     mask_encoder: str | None = None
