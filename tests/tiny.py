@@ -77,7 +77,7 @@ TINY = ModelConfig(
 
 
 FINDER = FinderConfig(dim=16, heads=2, layers=1, text_layers=1, feedforward=24, widths=(16, 16, 24, 32))
-OUTLINER = OutlinerConfig(dim=8, tokens=12, blocks=2, fit=True)
+OUTLINER = OutlinerConfig(dim=8, tokens=12, blocks=2)
 
 
 def byte_tokenizer() -> Tokenizer:

@@ -27,7 +27,6 @@ from x2roto.clip import Frame
 from x2roto.engine.model_folder import find_model
 from x2roto.engine.segmenter import Segmenter, load_segmenter
 from x2roto.engine.wording import Lexicon
-from x2roto.errors import PromptError
 from x2roto.prompt import Box, Classes, Prompt, Text, slug
 from x2roto.train.config import load_config
 from x2roto.train.initial import LEARNT_ALONE
@@ -187,7 +186,7 @@ def test_a_run_goes_on_in_the_middle_of_an_echo(tmp_path: Path, stopped: int, mu
         "stage": "finder",
         "data": [drawn_footage(**words)],
         "initial": {"model": "x2sam-nano"},
-        "batches": {"workers": 0, "image_batch": 2, "image_echo": 3, "echo_side": 256},
+        "batches": {"workers": 0, "image_batch": 2, "image_echo": 3},
         "optimiser": {"rate": 1e-3, "steps": 5, "muon": muon},
         "run": {"precision": "fp32"},
     }
@@ -198,19 +197,6 @@ def test_a_run_goes_on_in_the_middle_of_an_echo(tmp_path: Path, stopped: int, mu
     whole = [step.total for step in Trainer(replace(config, out=tmp_path / "whole")).steps()]
     assert len(set(whole)) == 5
     assert [step.total for step in Trainer(config).steps()] == whole[stopped:]
-
-
-@pytest.mark.parametrize(("stage", "side"), [("outliner", 256), ("finder", 160)])
-def test_pictures_cannot_come_smaller_than_they_are_seen(tmp_path: Path, stage: str, side: int) -> None:
-    values = {
-        "stage": stage,
-        "data": [drawn_footage(length=40)],
-        "initial": {"model": "x2sam-nano"},
-        "batches": {"echo_side": side},
-    }
-    config = load_config(write_config(tmp_path, "small", values), tmp_path / "small")
-    with pytest.raises(PromptError, match=f"echo_side is {side}: it is for stages finder and sight.*, 192"):
-        Trainer(config)
 
 
 @pytest.mark.slow

@@ -63,8 +63,6 @@ def test_the_file_names_the_folder_of_a_run_unless_told() -> None:
         ({"losses": {"dice": 5.0}}, "[losses]: unknown key 'dice'"),
         ({"losses": {"classes": "hinge"}}, "cross_entropy"),
         ({"batches": {"video_batch": 0}}, "video_batch is 0"),
-        ({"batches": {"echo_side": 200}}, "echo_side is 200: it must be a multiple of 32"),
-        ({"batches": {"echo_side": -32}}, "echo_side is -32: it must be at least 0"),
         ({"run": {"keep": 0}}, "keep is 0"),
         ({"run": {"blend": 1.5}}, "blend is 1.5: it must be at most 1"),
         ({"run": {"blend": 0.5, "blend_with": "x2sam-nano", "sharding": "fsdp"}}, "set sharding to none"),

@@ -47,9 +47,9 @@ def sample(*, apart: bool = True, task: str = "genseg") -> ClipSample:
     )
 
 
-def batch(*samples: ClipSample, asked: int = 0) -> Batch:
+def batch(*samples: ClipSample) -> Batch:
     reader = Reader(SEGMENTER.tokenizer, SEGMENTER.special, SEGMENTER.patches, 32, 1)
-    prepare = Preparer(64, reader, asked=asked)
+    prepare = Preparer(64, reader)
     return collate([prepare(each, 3) for each in samples])
 
 
@@ -111,38 +111,6 @@ def test_a_batch_learnt_from_again_is_seen_otherwise() -> None:
     assert totals[0] == totals[1]
     assert totals[2] == totals[3]
     assert len(set(totals)) == 3
-
-
-@pytest.mark.parametrize("apart", [True, False])
-def test_every_second_time_pictures_are_seen_as_large_as_they_come(
-    monkeypatch: pytest.MonkeyPatch, apart: bool
-) -> None:
-    network = tiny_model(config=replace(TINY, finder=FINDER)).train()
-    eyes, sides = network.finder.eyes.forward, []
-
-    def seen(pixels: torch.Tensor) -> object:
-        sides.append(pixels.shape[2:])
-        return eyes(pixels)
-
-    monkeypatch.setattr(network.finder.eyes, "forward", seen)
-    stage, shown = FinderStage(network, LOSSES), batch(sample(apart=apart), asked=96)
-    plain = float(stage(batch(sample(apart=apart))).total.detach())
-    totals = [float(stage(shown.again(take) if take else shown).total.detach()) for take in (0, 1, 2)]
-    assert sides[1:] == [(64, 64), (96, 96), (64, 64)]
-    # Nearly what is seen of a picture that comes at the smaller side.
-    assert totals[0] == pytest.approx(plain, rel=0.05)
-
-
-@pytest.mark.parametrize("side", [64, 96, 128])
-def test_the_truth_is_as_fine_as_what_is_seen(side: int) -> None:
-    shown = batch(sample(), asked=128)
-    assert shown.frames is not None
-    truth = phrases(replace(shown, frames=shown.frames[:, :, :side, :side])).truth_phw
-    assert truth.shape == (3, side // 4, side // 4)
-    assert truth[0].mean() == pytest.approx(LEFT.mean(), abs=0.005)
-    names = listed(replace(batch(sample(apart=False), asked=128), frames=shown.frames[:, :, :side, :side]))
-    assert names.truth_bnhw.shape[2:] == (side // 8, side // 8)
-    assert names.truth_bnhw[0, 0].mean() == pytest.approx(LEFT.mean(), abs=0.005)
 
 
 def asked(truth: torch.Tensor, known: torch.Tensor | None = None) -> Asked:

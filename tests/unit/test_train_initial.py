@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Sam2VisionModel
 
 from tests.shapes import run_values
@@ -268,23 +268,6 @@ def test_an_outliner_with_more_blocks_draws_the_same_at_first() -> None:
     state = noise(1, OUTLINER.dim, 16, 16)
     assert torch.equal(changed.outliner.blocks(state), model.outliner.blocks(state))
     assert any(parameter.any() for parameter in changed.outliner.blocks[-1].parameters())
-
-
-def test_an_outliner_that_is_told_what_is_fitted_draws_the_same_at_first() -> None:
-    model = tiny_model(config=replace(TINY, room=2.0, finder=FINDER, outliner=replace(OUTLINER, fit=False)))
-    assert model.outliner is not None
-    nn.init.normal_(model.outliner.draw.weight)
-    changed = _changed(model, Initial(outline_fit=True))
-    assert changed.config.outliner == OUTLINER
-    assert changed.outliner is not None
-    shown = [noise(1, model.config.finder.dim, side, side) for side in (16, 8)]
-    plain, fitted = (each.outliner.look(shown) for each in (model, changed))
-    assert plain.cells.shape == (1, 256, 0)
-    cues = noise(1, 16, 16), noise(1, 4, 16, 16), noise(1, 6, 8, 8)
-    drawn = model.outliner(plain, *cues, noise(1, 0, 16, 16))
-    torch.testing.assert_close(changed.outliner(fitted, *cues, noise(1, 1, 16, 16)), drawn)
-    changed.outliner.cues.weight.data[:, -1] = 1
-    assert not torch.allclose(changed.outliner(fitted, *cues, noise(1, 1, 16, 16)), drawn, atol=0.1)
 
 
 def test_a_model_may_do_without_what_it_learnt_with() -> None:

@@ -10,8 +10,9 @@ import torch
 
 from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, tiny_segmenter
 from x2roto.engine.model.x2sam import X2SAM
+from x2roto.engine.outlining import SKETCHES
 from x2roto.train import outlining
-from x2roto.train.collate import Batch, Preparer, Reader, collate, sided
+from x2roto.train.collate import Batch, Preparer, Reader, collate
 from x2roto.train.config import Losses
 from x2roto.train.footage.close import Close
 from x2roto.train.outlining import OutlinerStage, learn_outliner, outline_losses
@@ -94,7 +95,7 @@ def test_windows_may_be_seen_finer_than_all_else() -> None:
     assert whole is not None
     assert whole.shape == (3, 64, 64, 3)
     drawings = list(OutlinerStage(model().eval(), LOSSES)._frames(both))
-    assert [len(each) for each in drawings] == [2, 1, 1]
+    assert [len(each) for each in drawings] == [1 + SKETCHES, 1, 1]
     assert {each.shape for row in drawings for each in row} == {torch.Size([2, 24, 24])}
 
 
@@ -114,16 +115,16 @@ def test_an_outliner_that_is_to_draw_alone_is_shown_the_network_s_mask_once(monk
 def test_squares_at_another_side_show_the_same() -> None:
     frames = torch.zeros(2, 1, 96, 96, 3, dtype=torch.uint8)
     frames[1, :, :48, :, 0] = 200
-    smaller = sided(frames, 64)
+    smaller = outlining.sided(frames, 64)
     assert (smaller.shape, smaller.dtype) == ((2, 1, 64, 64, 3), torch.uint8)
     assert not smaller[0].any()
     assert (smaller[1, 0, :30, :, 0] == 200).all()
     assert not smaller[1, 0, 34:].any()
-    assert sided(frames, 96) is frames
+    assert outlining.sided(frames, 96) is frames
 
 
 @pytest.mark.parametrize("alone", [0.0, 1.0])
-def test_every_frame_is_drawn_and_the_first_one_twice(alone: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_frame_is_drawn_and_the_first_one_several_times(alone: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlining, "ALONE", alone)
     shown = []
     keep = outlining.outline_losses
@@ -135,8 +136,9 @@ def test_every_frame_is_drawn_and_the_first_one_twice(alone: float, monkeypatch:
     losses = OutlinerStage(network, LOSSES)(batch(sample(), sample(seed=1)))
     assert torch.isfinite(losses.total)
     (truth,) = shown
-    assert truth.shape == (8, 16, 16)
-    assert torch.equal(truth[:2], truth[2:4])
+    first = 2 * (1 + SKETCHES)
+    assert truth.shape == (first + 2 + 2, 16, 16)
+    assert torch.equal(truth[:first], truth[:2].repeat(1 + SKETCHES, 1, 1))
     assert truth.flatten(1).any(1).all()
 
 

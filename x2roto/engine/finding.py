@@ -18,7 +18,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from x2roto.engine.identity import EMPTY
-from x2roto.engine.model.config import GRAIN
 from x2roto.engine.model.finder import padded
 from x2roto.engine.outlining import on_grid
 from x2roto.engine.postprocess.masks import confidence
@@ -39,6 +38,7 @@ DOUBT = 0.6
 # Squares that a frame is looked at in, in sides of the mask encoder's: in a larger one what is small is known more
 # often, what is large less.
 SIZES = (1.0, 4 / 3)
+GRAIN = 32  # pixels: what these sides are multiples of, the eyes' coarsest stride
 # Phrases looked for at once; each takes some megabytes.
 TOGETHER = 16
 # Of all names that a model knows, those that are looked for on a frame: what the likest cells are most like.

@@ -32,6 +32,10 @@ RATE = 0.2
 UNUSUAL = 0.08
 # How fast frames before the last are forgotten in what is fitted, beside the first, which counts as much as they.
 RECENT = 0.1
+# What is added to logits where the fitted score is sure: it decides where the outliner does not. And how often a
+# first frame is drawn again from its last drawing. Both found on procedural clips and the real ones (`docs/nano.md`).
+FITTED = 1.0
+SKETCHES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,8 @@ def outlined(
     window_b4: Tensor,
     prompt_bhw: Tensor,
 ) -> list[Tensor]:
-    """Logits (B, h, w) of B objects, as fine as `sight.fine`; on their first frame, where there is no `trace`, a
-    sketch before them.
+    """Logits (B, h, w) of B objects, as fine as `sight.fine`; on their first frame, where there is no `trace`,
+    sketches before them.
 
     `own_bhw`: the network's logits. `bins`: colours of each window (`colour_bins`). `prompt_bhw`: how much of each
     cell of the first frame the prompt covers. Both on any grid.
@@ -153,7 +157,7 @@ def outlined(
         return [_drawn(outliner, sight, own_bhw, bins, trace, palettes, window_b4, None, BEFORE)]
     drawings: list[Tensor] = []
     cover = prompt_bhw
-    for known in (PROMPT, SKETCH):
+    for known in (PROMPT, *[SKETCH] * SKETCHES):
         trace, palettes = Trace.begin(sight, cover, window_b4), palettes_of(cover, bins)
         drawings.append(_drawn(outliner, sight, own_bhw, bins, trace, palettes, window_b4, prompt_bhw, known))
         cover = drawings[-1].detach().sigmoid()
@@ -197,10 +201,10 @@ def _drawn(
         outliner.compare(sight, trace.first, trace.first_cover, trace.centre),
         outliner.compare(sight, trace.last, trace.last_cover, trace.centre, places),
     ]
-    fitted = score(trace.first_sums + trace.later_sums, sight.cells)[..., None] if outliner.fit else sight.cells
-    fitted = fitted.mT.unflatten(-1, (height, width))
-    drawn: Tensor = outliner(sight, own_bhw, torch.stack(fields, dim=1), torch.cat(likeness, dim=1), fitted)
-    return drawn
+    drawn: Tensor = outliner(sight, own_bhw, torch.stack(fields, dim=1), torch.cat(likeness, dim=1))
+    if known == PROMPT:
+        return drawn
+    return drawn + FITTED * score(trace.first_sums + trace.later_sums, sight.cells).view_as(drawn)
 
 
 def places_of(grid: tuple[int, int], now_b4: Tensor, before_b4: Tensor) -> Places:

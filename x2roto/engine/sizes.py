@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import Any
 
 from x2roto.engine.model.config import (
-    CUES,
     FinderConfig,
     MaskDecoderConfig,
     MaskEncoderConfig,
@@ -180,7 +179,6 @@ def _outliner(config: OutlinerConfig, weights: _Weights) -> OutlinerConfig:
         dim=weights.size("outliner.draw.weight", 1),
         tokens=weights.size("outliner.comparing.weight", 0),
         blocks=weights.count("outliner.blocks."),
-        fit=weights.size("outliner.cues.weight", 1) > CUES,
     )
 
 

@@ -146,14 +146,12 @@ def _moved(target: FrameTarget | None, device: torch.device) -> FrameTarget | No
 
 @dataclass(frozen=True, slots=True)
 class Preparer:
-    """Makes `Prepared` of `ClipSample`. `size`: side of the squares; `close`: of those of windows, `asked`: of those
-    that are asked about by words, 0 for the same. Regions are read at `size`. `reader` None: no words, masks of one
-    class."""
+    """Makes `Prepared` of `ClipSample`. `size`: side of the squares; `close`: of those of windows, 0 for the same.
+    Regions are read at `size`. `reader` None: no words, masks of one class."""
 
     size: int
     reader: Reader | None
     close: int = 0
-    asked: int = 0
 
     def __call__(self, sample: ClipSample, seed: int) -> list[Prepared]:
         """One for each of its questions; those of one clip share its frames and patches."""
@@ -177,9 +175,7 @@ class Preparer:
         return Prepared(frames, () if frames is None else tuple(self._targets(sample)), words, seed, windows)
 
     def _side(self, sample: ClipSample) -> int:
-        if sample.windows is not None:
-            return self.close or self.size
-        return self.size if _regions_of(sample) else self.asked or self.size
+        return self.size if sample.windows is None else self.close or self.size
 
     def _targets(self, sample: ClipSample) -> Iterator[FrameTarget | None]:
         assert sample.masks is not None
@@ -276,14 +272,6 @@ def squared(masks_nhw: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     """Masks (n, H, W) as (n, size, size), the nearest pixel's value, as PIL takes it."""
     rows, columns = (((np.arange(size) + 0.5) * side / size).astype(np.int64) for side in masks_nhw.shape[1:])
     return masks_nhw[:, rows[:, None], columns].astype(np.bool_)
-
-
-def sided(frames: Tensor, side: int) -> Tensor:
-    """Squares uint8 (T, P, S, S, 3) at another side, the same ones at their own."""
-    if frames.shape[2] == side:
-        return frames
-    squares: Tensor = preprocess.squared(frames.flatten(0, 1), side).unflatten(0, frames.shape[:2])
-    return squares
 
 
 def _regions_of(sample: ClipSample) -> list[NDArray[np.bool_]]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from x2roto.engine.model.config import GRAIN, ModelConfig
+from x2roto.engine.model.config import ModelConfig
 from x2roto.engine.model_folder import Licence, read_config
 from x2roto.errors import PromptError
 from x2roto.job import from_values
@@ -32,8 +32,8 @@ class Initial:
     on, 0 for its own; `anchored` and `reading`: as `ModelConfig` has them, from now on; what is new is drawn so that
     it changes nothing yet. `finder`: width of a finder; `outliner`: width of an outliner; `outline_side`: as
     `OutlinerConfig.side`, from now on; `outline_blocks`: as `OutlinerConfig.blocks`, from now on, of which new
-    ones change nothing yet; `outline_alone` and `outline_fit`: as `OutlinerConfig` has them, from now on. `plain`:
-    `carry` and `reading` are left out from now on.
+    ones change nothing yet; `outline_alone`: as `OutlinerConfig.alone`. `plain`: `carry` and `reading` are left out
+    from now on.
 
     Or in parts: `language`, the folder of Qwen3-VL; `mask_encoder`, the folder of SAM 2.1 as `transformers` has it;
     `segmentor`, the weights of a stage "segmentor" run, taken by name and shape. `tokenizer`: the folder of
@@ -51,7 +51,6 @@ class Initial:
     outline_side: int = 0
     outline_blocks: int = 0
     outline_alone: bool = False
-    outline_fit: bool = False
     plain: bool = False
     language: str | None = None
     mask_encoder: str | None = None
@@ -79,8 +78,6 @@ class Batches:
 
     `image_echo`: how often a batch of images is learnt from before the next, for footage that takes longer to draw
     than to learn from (arXiv 1907.05550); stages "finder" and "sight" see other parts in other light each time.
-    `echo_side`: there, side of the squares in which pictures that are asked about by words are seen every second
-    time, as inference looks twice (`engine.finding.SIZES`); 0: the mask encoder's.
     `resample`: the t of dataset-balanced resampling, 0 for none. `region_glimpse`: frames of a clip the
     language model sees in region tasks; the released code shows it 4 of 8, 0 shows all (paper).
     `workers`: processes that load data, per device.
@@ -91,7 +88,6 @@ class Batches:
     image_accumulation: int = 1
     video_accumulation: int = 4
     image_echo: int = 1
-    echo_side: int = 0
     resample: float = 0.1
     region_glimpse: int = 4
     workers: int = 4
@@ -277,7 +273,6 @@ def _check_ranges(sections: Mapping[str, Any], path: Path) -> None:
             "image_accumulation": 1,
             "video_accumulation": 1,
             "image_echo": 1,
-            "echo_side": 0,
         },
         "optimiser": {"epochs": 1, "rate": 0, "clip_norm": 0},
         "language": {"rank": 1},
@@ -295,9 +290,5 @@ def _check_ranges(sections: Mapping[str, Any], path: Path) -> None:
     for key, asked in whole.items():
         if asked and sections["run"].sharding != "none":
             raise PromptError(f"{path} {key} needs whole parameters: set sharding to none")
-    if sections["batches"].echo_side % GRAIN:
-        raise PromptError(
-            f"{path} [batches]: echo_side is {sections['batches'].echo_side}: it must be a multiple of {GRAIN}"
-        )
     if sections["batches"].image_echo > 1 < sections["batches"].image_accumulation:
         raise PromptError(f"{path} [batches]: image_echo is for steps of one batch: set image_accumulation to 1")

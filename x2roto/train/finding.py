@@ -7,7 +7,7 @@ the right choice and not for the area), the mask of what is meant, and whether i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
 
@@ -21,7 +21,7 @@ from x2roto.engine import preprocess
 from x2roto.engine.model.finder import Found, padded
 from x2roto.engine.model.segmentor import STRIDE
 from x2roto.engine.model.x2sam import X2SAM
-from x2roto.train.collate import Batch, sided
+from x2roto.train.collate import Batch
 from x2roto.train.config import Losses
 from x2roto.train.losses import dice_sum
 from x2roto.train.matching import Answers, FrameTarget
@@ -64,10 +64,6 @@ class FinderStage(nn.Module):
 
 def sought(model: X2SAM, batch: Batch, losses: Losses, *, learn: bool) -> StepLosses | Answers:
     """The losses of a batch of pictures and phrases; without `learn`, what is found."""
-    assert batch.frames is not None
-    # Learnt from again, pictures are seen as they come, else at the mask encoder's side.
-    side = batch.frames.shape[2] if batch.take % 2 else model.config.image_size
-    batch = replace(batch, frames=sided(batch.frames, side))
     assert batch.frames is not None
     pixels, views = preprocess.normalise(batch.frames.flatten(0, 1)), None
     if batch.take:
@@ -125,7 +121,7 @@ def phrases(batch: Batch, views: Views | None = None) -> Asked:
     pictures, covers = torch.tensor(numbers, device=device), torch.stack(truth).float()
     if views is not None:
         covers = views.of(pictures).cropped(covers)
-    covers = F.adaptive_avg_pool2d(covers, batch.frames.shape[2] // STRIDE)
+    covers = F.avg_pool2d(covers, STRIDE)
     rows, valid = padded(ids)
     return Asked(
         rows.to(device),
@@ -206,7 +202,7 @@ def listed(batch: Batch, views: Views | None = None) -> Names:
         if target is None:
             continue
         seen = torch.cat([target.masks_nhw, _unknown(target)[None]])[:, None].float()
-        seen = F.adaptive_avg_pool2d(seen, 2 * side)
+        seen = F.avg_pool2d(seen, STRIDE)
         if views is not None:
             seen = views.of(torch.full((len(seen),), picture, device=device)).cropped(seen)
         *covers, unknown = F.avg_pool2d(seen, 2)[:, 0]

@@ -23,7 +23,7 @@ from x2roto.engine.convert import SPECIAL_TOKENS
 from x2roto.engine.model.language import LanguageModel
 from x2roto.engine.model.mask_decoder import DecoderLayer, MaskDecoder, PackedAttention
 from x2roto.engine.model.memory_attention import Carry
-from x2roto.engine.model.outliner import Block, Outliner
+from x2roto.engine.model.outliner import Block
 from x2roto.engine.model.pixel_decoder import LEVELS, DeformableAttention, PixelDecoder
 from x2roto.engine.model.segmentor import Segmentor
 from x2roto.engine.model.word_reading import WordReading
@@ -133,7 +133,6 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
         side=initial.outline_side or config.outliner.side,
         blocks=initial.outline_blocks or config.outliner.blocks,
         alone=config.outliner.alone or initial.outline_alone,
-        fit=config.outliner.fit or initial.outline_fit,
     )
     config = replace(config, image_size=side, memory=memory, decoder=decoder, finder=finder, outliner=outliner)
     if config == model.config:
@@ -143,14 +142,12 @@ def _changed(model: X2SAM, initial: Initial) -> X2SAM:
     for part in _new_parts(model, changed):
         part.silence()
     own = changed.state_dict()
-    for name, tensor in model.state_dict().items():
-        if name in own:
-            # What reads more than before reads the rest last.
-            own[name][tuple(map(slice, tensor.shape))] = tensor
+    own.update((name, tensor) for name, tensor in model.state_dict().items() if name in own)
+    changed.load_state_dict(own)
     return changed
 
 
-def _new_parts(model: X2SAM, changed: X2SAM) -> Iterator[Carry | WordReading | Block | Outliner]:
+def _new_parts(model: X2SAM, changed: X2SAM) -> Iterator[Carry | WordReading | Block]:
     """What stands in the way of others, so that it must change nothing at first."""
     for name in ("match", "reading"):
         part = getattr(changed.segmentor, name)
@@ -158,8 +155,6 @@ def _new_parts(model: X2SAM, changed: X2SAM) -> Iterator[Carry | WordReading | B
             yield part
     if model.outliner is not None and changed.outliner is not None:
         yield from cast(Iterable[Block], changed.outliner.blocks[len(model.outliner.blocks) :])
-        if changed.outliner.fit and not model.outliner.fit:
-            yield changed.outliner
 
 
 def initial_segmentor(config: TrainConfig, device: torch.device) -> SegmentorAlone:

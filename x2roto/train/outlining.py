@@ -22,7 +22,7 @@ from x2roto.engine.outlining import Trace, outlined, palettes_of, traced
 from x2roto.engine.palette import Palette, by_colour, colour_bins, taught
 from x2roto.engine.segmenter import anchor_masks
 from x2roto.engine.window import DRAWN, widened
-from x2roto.train.collate import Batch, sided
+from x2roto.train.collate import Batch
 from x2roto.train.config import Losses
 from x2roto.train.losses import dice_sum
 from x2roto.train.matching import Answers, FrameTarget
@@ -117,6 +117,14 @@ class OutlinerStage(JointStage):
         )
         for moment in time:
             yield self.model.segmentor.predict(moment.layers[-1], conditions).best()
+
+
+def sided(frames: Tensor, side: int) -> Tensor:
+    """Squares uint8 (T, P, S, S, 3) at another side, the same ones at their own."""
+    if frames.shape[2] == side:
+        return frames
+    squares: Tensor = preprocess.squared(frames.flatten(0, 1), side).unflatten(0, frames.shape[:2])
+    return squares
 
 
 def disturbed(cover_bhw: Tensor, generator: torch.Generator) -> Tensor:

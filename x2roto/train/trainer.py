@@ -123,7 +123,7 @@ class Trainer:
         stage, reader = (self._segmentor(), None) if config.stage == "segmentor" else self._whole()
         self.model_config = stage.model.config
         close = self.model_config.outliner.side if config.stage in ("outliner", "sight") else 0
-        self.prepare = Preparer(self.model_config.image_size, reader, close, self._asked_side())
+        self.prepare = Preparer(self.model_config.image_size, reader, close)
         halve_frozen(stage, config)
         optimiser = Muon(parameter_groups(stage, config), **adamw(config))
         # Draws from here on differ by process; those before gave every process the same network.
@@ -183,15 +183,6 @@ class Trainer:
 
     def _stage_options(self) -> dict[str, Any]:
         return {"checkpointing": self.config.run.checkpointing, "mean": self._mean}
-
-    def _asked_side(self) -> int:
-        side, least = self.config.batches.echo_side, self.model_config.image_size
-        if side and (self.config.stage not in ("finder", "sight") or side < least):
-            raise PromptError(
-                f"[batches]: echo_side is {side}: it is for stages finder and sight, and at least the side of the "
-                f"mask encoder's squares, {least}"
-            )
-        return side
 
     @property
     def main(self) -> bool:

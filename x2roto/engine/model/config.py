@@ -9,11 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-GRAIN = 32  # pixels: what sides of squares are multiples of, the coarsest stride of what sees them
-# Cues of a place for an outliner: the network's own mask, colours, the mask before, the prompt and how much is known;
-# and three of each of two comparisons: the share of what is like it that is the object's and how like both sides are.
-CUES = 5 + 2 * 3
-
 
 @dataclass(frozen=True, slots=True)
 class MaskEncoderConfig:
@@ -112,8 +107,7 @@ class OutlinerConfig:
     `tokens`: width of what is compared. `side`: of the square that the eyes see of a window, 0 for the mask
     encoder's; outlines are drawn on a quarter of it. `alone`: after an object's first frame it draws without the
     network's masks, which then nobody asks for. `reach`: how far what is drawn may be from true edges, in longer
-    sides of the object; a window of 64 cells shows about 36 of it. `fit`: whether it is told what a score says that
-    is fitted to the shot (`engine/fit.py`)."""
+    sides of the object; a window of 64 cells shows about 36 of it."""
 
     dim: int = 0
     tokens: int = 64
@@ -121,7 +115,6 @@ class OutlinerConfig:
     side: int = 0
     alone: bool = False
     reach: float = 0.12
-    fit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

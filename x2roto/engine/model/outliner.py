@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from x2roto.engine.model.config import CUES, OutlinerConfig
+from x2roto.engine.model.config import OutlinerConfig
 
+FIELDS = 5  # cues of a place: the network's own mask, colours, the mask before, the prompt, and how much is known
+LIKENESS = 3  # maps of one comparison: the share of what is like it that is the object's; how like both sides are
 OWN = 4.0  # the network's logits are shown in this unit
-FITTED = 3.0  # times the fitted score, which is learnt from as fast as it is large
 INSIDE = 0.5  # coverage above which a token is the object's
 LEAST = -1.0  # cosine of what is not there to be compared
 NOTHING = -1e4
@@ -27,7 +28,7 @@ NOTHING = -1e4
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What the eyes see of B windows: `fine` (B, C, h, w), for drawing; `tokens` (B, n, D), for comparing; `cells`
-    (B, h·w, F), both and a one for each cell, for fitting, F 0 where nothing is fitted."""
+    (B, h·w, F) float32, both and a one for each cell, for fitting."""
 
     fine: Tensor
     tokens: Tensor
@@ -51,6 +52,12 @@ class Places:
         return torch.cat(one, dim=-1), torch.cat(other, dim=-1)
 
 
+@torch.no_grad()
+def _cells(fine_bchw: Tensor, middle_bdhw: Tensor) -> Tensor:
+    coarse = F.interpolate(F.normalize(middle_bdhw), fine_bchw.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([fine_bchw, coarse, torch.ones_like(fine_bchw[:, :1])], dim=1).flatten(2).mT.float()
+
+
 def _most(like_nm: Tensor) -> Tensor:
     """The greatest of each row, far below `LEAST` where there is none."""
     return like_nm.amax(-1) if like_nm.shape[-1] else like_nm.new_full(like_nm.shape[:1], NOTHING)
@@ -66,8 +73,7 @@ class Outliner(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(math.log(15.0)))
         self.nearness = nn.Parameter(torch.tensor(math.log(20.0)))
         self.seen = nn.Conv2d(dim, width, 1)
-        self.fit = config.fit
-        self.cues = nn.Conv2d(CUES + config.fit, width, 3, padding=1)
+        self.cues = nn.Conv2d(FIELDS + 2 * LIKENESS, width, 3, padding=1)
         self.blocks = nn.Sequential(*(Block(width, 2**number) for number in range(config.blocks)))
         self.norm = nn.GroupNorm(width // 8, width)
         self.draw = nn.Conv2d(width, 1, 3, padding=1)
@@ -83,14 +89,7 @@ class Outliner(nn.Module):
         height, width = middle.shape[-2:]
         fine, middle = self.seen(fine), self.comparing(middle)
         # Laid out as they are read from a saved shot, on which the last bits of a result depend.
-        return Sight(fine, middle.flatten(2).mT.contiguous(), (height, width), self._cells(fine, middle))
-
-    @torch.no_grad()
-    def _cells(self, fine: Tensor, middle: Tensor) -> Tensor:
-        if not self.fit:
-            return fine.new_zeros(len(fine), fine[0, 0].numel(), 0)
-        coarse = F.interpolate(F.normalize(middle), fine.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([fine, coarse, torch.ones_like(fine[:, :1])], dim=1).flatten(2).mT.float()
+        return Sight(fine, middle.flatten(2).mT.contiguous(), (height, width), _cells(fine, middle))
 
     def compare(
         self, sight: Sight, other_bnd: Tensor, cover_bn: Tensor, centre_b1d: Tensor, places: Places | None = None
@@ -111,21 +110,12 @@ class Outliner(nn.Module):
         share = (like.softmax(-1) @ cover_bn.gather(1, order)[..., None])[..., 0]
         return torch.cat([2 * share[:, None] - 1, likest.clamp(min=LEAST)], dim=1).unflatten(-1, sight.grid)
 
-    def silence(self) -> None:
-        """Let what is fitted change nothing until it has been learnt from."""
-        nn.init.zeros_(self.cues.weight[:, CUES:])
-
-    def forward(
-        self, sight: Sight, own_bhw: Tensor, fields_bkhw: Tensor, likeness_bkhw: Tensor, fit_bkhw: Tensor
-    ) -> Tensor:
+    def forward(self, sight: Sight, own_bhw: Tensor, fields_bkhw: Tensor, likeness_bkhw: Tensor) -> Tensor:
         """Logits (B, h, w), as fine as `sight.fine`. `own_bhw`: the network's; `fields_bkhw`: the other cues of a
-        place, in [-1, 1]; `likeness_bkhw`: of two comparisons; `fit_bkhw`: the fitted score, none of it where nothing
-        is fitted."""
+        place, in [-1, 1]; `likeness_bkhw`: of two comparisons."""
         liked = F.interpolate(likeness_bkhw, own_bhw.shape[-2:], mode="bilinear", align_corners=False)
         own = (own_bhw / OWN).clamp(-2, 2)[:, None]
-        state = sight.fine + self.cues(
-            torch.cat([own, fields_bkhw, liked, FITTED * fit_bkhw], dim=1).to(sight.fine.dtype)
-        )
+        state = sight.fine + self.cues(torch.cat([own, fields_bkhw, liked], dim=1).to(sight.fine.dtype))
         state = self.norm(self.blocks(state))
         drawn: Tensor = self.trust * own_bhw + self.draw(F.gelu(state))[:, 0]
         return drawn
