@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, tiny_segmenter
 from x2roto.clip import Frame
+from x2roto.engine import outlining
 from x2roto.engine.identity import EMPTY
 from x2roto.engine.memory import Memory
 from x2roto.engine.model.config import OutlinerConfig
@@ -94,14 +95,21 @@ def test_the_edges_of_a_window_are_its_corners() -> None:
 # ---- what the outliner sees ---------------------------------------------------------------------------------
 
 
-def test_a_new_outliner_changes_nothing() -> None:
+def test_a_new_outliner_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     outliner, own = Outliner(OUTLINER, DIM), torch.randn(2, SIDE, SIDE, generator=GENERATOR)
     seen = outliner.look(tuple(torch.randn(2, DIM, side, side) for side in (SIDE, SIDE // 2)))
-    drawings = outlined(outliner, seen, own, [picture()] * 2, None, [], windows(2), square(3, 9).expand(2, -1, -1))
-    assert torch.equal(drawings[0], own)
+
+    def drawings() -> list[Tensor]:
+        return outlined(outliner, seen, own, [picture()] * 2, None, [], windows(2), square(3, 9).expand(2, -1, -1))
+
     # But what is fitted says its part from the first sketch on.
-    for sketch in drawings[1:]:
+    first, *sketches = drawings()
+    assert torch.equal(first, own)
+    for sketch in sketches:
         assert 0 < (sketch - own).abs().max() <= FITTED
+    monkeypatch.setattr(outlining, "FITTED", 0.0)
+    for drawing in drawings():
+        assert torch.equal(drawing, own)
 
 
 def test_places_are_told_apart_by_the_side_they_are_like() -> None:
@@ -463,7 +471,8 @@ def test_alone_an_outliner_asks_the_network_for_the_first_frame_and_no_other(mon
         assert seen.present == bool((drawn > 0).any())
 
 
-def test_what_an_outliner_draws_nowhere_is_not_there() -> None:
+def test_what_an_outliner_draws_nowhere_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlining, "FITTED", 0.0)
     segmenter = made(replace(OUTLINER, alone=True))
     assert segmenter.model.outliner is not None
     (query,) = segmenter.read([BOX], [FRAMES[0].rgb], {0: FRAMES[0].rgb})
@@ -473,7 +482,7 @@ def test_what_an_outliner_draws_nowhere_is_not_there() -> None:
     nn.init.constant_(segmenter.model.outliner.draw.bias, -3.0)
     (later,) = tracker.step(FRAMES[1:2])
     assert not later.seen[0].present
-    assert later.seen[0].presence <= float(torch.tensor(-3.0 + FITTED).sigmoid())
+    assert later.seen[0].presence == pytest.approx(float(torch.tensor(-3.0).sigmoid()))
     assert (later.seen[0].logits <= 0).all()
 
 

@@ -10,7 +10,6 @@ import torch
 
 from tests.tiny import FINDER, OUTLINER, TINY, tiny_model, tiny_segmenter
 from x2roto.engine.model.x2sam import X2SAM
-from x2roto.engine.outlining import SKETCHES
 from x2roto.train import outlining
 from x2roto.train.collate import Batch, Preparer, Reader, collate
 from x2roto.train.config import Losses
@@ -95,7 +94,7 @@ def test_windows_may_be_seen_finer_than_all_else() -> None:
     assert whole is not None
     assert whole.shape == (3, 64, 64, 3)
     drawings = list(OutlinerStage(model().eval(), LOSSES)._frames(both))
-    assert [len(each) for each in drawings] == [1 + SKETCHES, 1, 1]
+    assert [len(each) for each in drawings] == [4, 1, 1]
     assert {each.shape for row in drawings for each in row} == {torch.Size([2, 24, 24])}
 
 
@@ -136,9 +135,8 @@ def test_every_frame_is_drawn_and_the_first_one_several_times(alone: float, monk
     losses = OutlinerStage(network, LOSSES)(batch(sample(), sample(seed=1)))
     assert torch.isfinite(losses.total)
     (truth,) = shown
-    first = 2 * (1 + SKETCHES)
-    assert truth.shape == (first + 2 + 2, 16, 16)
-    assert torch.equal(truth[:first], truth[:2].repeat(1 + SKETCHES, 1, 1))
+    assert truth.shape == (12, 16, 16)
+    assert torch.equal(truth[:8], truth[:2].repeat(4, 1, 1))
     assert truth.flatten(1).any(1).all()
 
 
